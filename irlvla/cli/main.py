@@ -1,0 +1,96 @@
+"""The `irlvla` command: find the sub-command, parse its options, call one function, print.
+
+Nothing heavy is imported before a sub-command is chosen, so that `irlvla --help` answers at once.
+"""
+
+import difflib
+import errno
+import importlib
+import sys
+from collections.abc import Sequence
+
+from irlvla import __version__
+from irlvla.errors import IrlvlaError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("irlvla.cli.demo:demo", "The main job on the embedded world: from nothing to a table of results"),
+    "world build": ("irlvla.cli.commands:world_build", "Write an embedded world in NAVSIM's on-disk format"),
+    "train imitation": ("irlvla.cli.commands:train_imitation_command", "Stage 1: learn to drive as the human does"),
+    "train reward": ("irlvla.cli.commands:train_reward_command", "Stage 2: learn the reward world model"),
+    "train ppo": ("irlvla.cli.commands:train_ppo_command", "Stage 3: improve the driver against the reward model"),
+    "score": ("irlvla.cli.commands:score", "Score a file of plans with NAVSIM v2's EPDMS"),
+    "evaluate": ("irlvla.cli.commands:evaluate_command", "Compare drivers on a split; write table, pictures and page"),
+    "ask": ("irlvla.cli.commands:ask", "Ask a trained driver for its decision in words"),
+}
+"""Sub-command -> (function, one-line help). The function takes the remaining arguments."""
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"irlvla {__version__}: a driving vision-language-action policy, its reward world model, and EPDMS",
+            "",
+            "usage: irlvla COMMAND [options]      irlvla COMMAND --help",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _find_command(arguments: Sequence[str]) -> tuple[str, list[str]] | None:
+    for words in (2, 1):
+        name = " ".join(arguments[:words])
+        if name in COMMANDS:
+            return name, list(arguments[words:])
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Returns:
+        0 on success, 2 for an error the user can cure (its cause and cure are printed), 130 when interrupted.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    found = _find_command(arguments)
+    if found is None:
+        asked = " ".join(arguments[:2])
+        near = difflib.get_close_matches(asked, COMMANDS, n=1) or [c for c in COMMANDS if c.startswith(arguments[0])]
+        hint = f" Perhaps you meant: irlvla {near[0]}." if near else ""
+        print(f"irlvla: no such command: {asked!r}.{hint}\n\n{_help()}", file=sys.stderr)
+        return 2
+    name, rest = found
+    module, function = COMMANDS[name][0].split(":")
+    try:
+        getattr(importlib.import_module(module), function)(rest)
+    except ModuleNotFoundError as error:
+        extra = {"torch": "train", "transformers": "train", "libsumo": "world", "cv2": "world"}.get(error.name or "")
+        if extra is None:
+            raise
+        print(f"irlvla {name}: needs {error.name}; install it with: pip install 'irlvla[{extra}]'", file=sys.stderr)
+        return 2
+    except IrlvlaError as error:
+        print(f"irlvla {name}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        print(f"irlvla {name}: the disk is full ({error}); free space and run the command again: "
+              "what is finished is kept", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nirlvla {name}: interrupted; the same command goes on from where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""Who drives: baselines, files of plans, and the trained driver.
+
+torch is imported by the learned ones alone, when they are made: evaluating plans needs none.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from irlvla.data.plans import PlanTable, load_plans
+from irlvla.data.scenes import human_plan
+from irlvla.errors import DataError, RunError, SceneDataError
+from irlvla.types import PLAN_POSES, PLAN_STEP_S, Array, Scene
+
+if TYPE_CHECKING:
+    from irlvla.model.driving_vla import DrivingVLA
+    from irlvla.model.inputs import SceneInputs
+
+BATCH_SCENES = 32
+
+
+@dataclass(frozen=True)
+class ConstantVelocity:
+    """Straight ahead at the speed of this moment.
+
+    Source: navsim 0a380a9 `ConstantVelocityAgent`.
+    """
+
+    name: str = "constant velocity"
+
+    def plan(self, scenes: Sequence[Scene]) -> Array:
+        speed_mps = np.array([np.hypot(*scene.now.ego_velocity_mps) for scene in scenes])
+        poses = np.zeros((len(scenes), PLAN_POSES, 3))
+        poses[..., 0] = speed_mps[:, None] * PLAN_STEP_S * np.arange(1, PLAN_POSES + 1)
+        return poses
+
+
+@dataclass(frozen=True)
+class Human:
+    """What the human drove, read from the log."""
+
+    name: str = "human"
+
+    def plan(self, scenes: Sequence[Scene]) -> Array:
+        return np.stack([human_plan(scene) for scene in scenes])
+
+
+class PlansFile:
+    """Plans made elsewhere: a `plans.npz` or an official submission.
+
+    Args:
+        path: The file.
+        name: Take the plans of this name; may be left out where the file holds one name only.
+    Raises:
+        DataError: the file cannot be read, holds several names and none was chosen, or two plans for one scene.
+    """
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        table = load_plans(path)
+        names = sorted(set(table.names))
+        if name is None and len(names) != 1:
+            raise DataError(
+                f"{path} holds plans of {len(names)} names ({', '.join(names[:5])} …): choose one by its name"
+            )
+        self.name = names[0] if name is None else name
+        if self.name not in names:
+            raise DataError(f"{path} holds no plan named {self.name!r}; it has {', '.join(names[:10])}")
+        self.path = path
+        self._rows = _rows_by_token(path, table, self.name)
+        self._table = table
+
+    def plan(self, scenes: Sequence[Scene]) -> Array:
+        return np.stack([self._table.poses[self._row(scene.token)] for scene in scenes])
+
+    def _row(self, token: str) -> int:
+        row = self._rows.get(token)
+        if row is None:
+            raise SceneDataError(token, f"{self.path} holds no plan of {self.name!r} for it")
+        if not self._table.valid[row]:
+            raise SceneDataError(token, f"its plan in {self.path} has poses that are not finite numbers")
+        return row
+
+
+def plans_files(path: Path) -> list[PlansFile]:
+    """One policy for each name in a file of plans."""
+    return [PlansFile(path, name) for name in dict.fromkeys(load_plans(path).names)]
+
+
+class LearnedPolicy:
+    """A trained driver; its plan is the deterministic end of the denoising chain.
+
+    Args:
+        run: Run folder of the imitation or PPO stage, or a folder of weights as `save_pretrained` writes it.
+        name: The stage's name if left out.
+        device: Where to compute; a GPU if there is one.
+    Raises:
+        RunError: there is no finished run.
+    """
+
+    def __init__(self, run: Path, *, name: str | None = None, device: str | None = None) -> None:
+        import torch
+
+        from irlvla.model.driving_vla import DrivingVLA
+
+        weights, stage, self.seed = _finished_run(run)
+        self.name = name or stage
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.vla: DrivingVLA = DrivingVLA.from_pretrained(weights).to(self.device).eval()
+
+    def plan(self, scenes: Sequence[Scene]) -> Array:
+        return self.plans(scenes, candidates=1)[:, 0]
+
+    def plans(self, scenes: Sequence[Scene], candidates: int, *, seed: int = 0) -> Array:
+        """Several plans a scene [S, candidates, 8, 3]; the first is the deterministic one, the others are drawn."""
+        import torch
+
+        parts = []
+        with torch.no_grad():
+            for inputs in _inputs(self.vla, scenes, self.device):
+                tokens = self.vla.encode(inputs)
+                plans = self.vla.planner.plan(tokens)[:, None]
+                if candidates > 1:
+                    generator = torch.Generator().manual_seed(seed)
+                    drawn = self.vla.planner.sample_chain(tokens, candidates - 1, generator=generator).poses
+                    plans = torch.cat([plans, drawn], dim=1)
+                parts.append(plans.double().cpu().numpy())
+        return np.concatenate(parts)
+
+    def answer(self, scenes: Sequence[Scene]) -> list[str]:
+        """What the driver says to each scene's instruction."""
+        import torch
+
+        with torch.no_grad():
+            return [said for inputs in _inputs(self.vla, scenes, self.device) for said in self.vla.answer(inputs)]
+
+
+class LearnedReward:
+    """The reward world model of a run, reading scenes through the driver's encoders.
+
+    Args:
+        run: Run folder of the reward stage.
+        driver: The driver whose encoders it was trained on; PPO leaves these as they are.
+        pessimism_beta: Standard deviations over the ensemble taken off the mean.
+    Raises:
+        RunError: there is no finished run.
+    """
+
+    def __init__(self, run: Path, driver: LearnedPolicy, *, pessimism_beta: float = 0.0) -> None:
+        from irlvla.model.reward import RewardWorldModel
+
+        weights, _, self.seed = _finished_run(run)
+        self.driver = driver
+        self.pessimism_beta = pessimism_beta
+        self.model: RewardWorldModel = RewardWorldModel.from_pretrained(weights).to(driver.device).eval()
+
+    def predict(self, scenes: Sequence[Scene], plans: Array) -> Array:
+        """Expected EPDMS [S, C] of plans [S, C, 8, 3], without extended comfort."""
+        import torch
+
+        parts, first = [], 0
+        with torch.no_grad():
+            for inputs in _inputs(self.driver.vla, scenes, self.driver.device):
+                tokens = self.driver.vla.encode(inputs)
+                poses = torch.as_tensor(plans[first : first + len(inputs)], dtype=torch.float32)
+                first += len(inputs)
+                reward = self.model.reward(poses.to(self.driver.device), tokens, self.pessimism_beta)
+                parts.append(reward.double().cpu().numpy())
+        return np.concatenate(parts)
+
+
+class BestOfN:
+    """A driver that makes several plans and takes the one the reward world model likes best.
+
+    Args:
+        policy: Makes the plans.
+        reward: Judges them; a pessimistic one is less easily fooled.
+        candidates: How many plans, the deterministic one among them.
+    """
+
+    def __init__(self, policy: LearnedPolicy, reward: LearnedReward, candidates: int = 16) -> None:
+        self.policy = policy
+        self.reward = reward
+        self.candidates = candidates
+        self.name = f"{policy.name}, best of {candidates}"
+        self.seed = policy.seed
+
+    def plan(self, scenes: Sequence[Scene]) -> Array:
+        plans = self.policy.plans(scenes, self.candidates)
+        best = self.reward.predict(scenes, plans).argmax(axis=1)
+        return plans[np.arange(len(scenes)), best]
+
+
+def _inputs(vla: "DrivingVLA", scenes: Sequence[Scene], device: str) -> "Iterator[SceneInputs]":
+    """Decoded observations in batches. Only here does a scene reach a learned policy, and without its future."""
+    from irlvla.model.inputs import SceneInputs
+
+    for first in range(0, len(scenes), BATCH_SCENES):
+        batch = scenes[first : first + BATCH_SCENES]
+        key = (vla.config, tuple((scene.log_name, scene.token, scene.instruction) for scene in batch))
+        if key not in _decoded:
+            # Several drivers plan for the same scenes in turn; decoding their images costs more than planning.
+            _decoded.clear()
+            _decoded[key] = SceneInputs.from_observations([scene.observation() for scene in batch], vla.config)
+        yield _decoded[key].to(device)
+
+
+_decoded: "dict[object, SceneInputs]" = {}
+
+
+def _rows_by_token(path: Path, table: PlanTable, name: str) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for row, (token, owner) in enumerate(zip(table.tokens, table.names, strict=True)):
+        if owner != name:
+            continue
+        if token in rows:
+            raise DataError(f"{path} holds two plans of {name!r} for scene {token}: keep one")
+        rows[token] = row
+    return rows
+
+
+def _finished_run(run: Path) -> tuple[Path, str, int | None]:
+    """Folder of the final weights, stage and seed of a run folder, or of a bare folder of weights."""
+    if (run / "model.safetensors").is_file():
+        return run, run.name, None
+    if not (run / "config.json").is_file():
+        raise RunError(f"{run} is not a run folder: train first, or give the folder that `irlvla train` wrote")
+    if not (run / "model").is_dir():
+        raise RunError(f"{run} is not finished (it has no model/): run the same `irlvla train` command again to go on")
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    return run / "model", str(config.get("stage", run.name)), config.get("seed")

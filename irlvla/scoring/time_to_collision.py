@@ -1,0 +1,74 @@
+"""Time to collision: would the ego vehicle hit something within 0.9 s if it went straight on?"""
+
+import math
+
+import numba
+import numpy as np
+
+from irlvla.scoring.collision import AHEAD_RAD, BEHIND_RAD, EGO_RADIUS_M, bearing, object_radii
+from irlvla.scoring.drivable_area import EgoAreas
+from irlvla.scoring.footprint import Footprints
+from irlvla.simulation.polygons import boxes_touch
+from irlvla.simulation.traffic import Traffic
+from irlvla.types import ROLLOUT_STEP_S, Array
+
+_STEPS_CHECKED = 32
+"""Steps 0 ... 31 (3.1 s): the look-ahead must end within the rollout."""
+_LOOK_AHEAD_STEPS = (0, 3, 6, 9)
+_STANDING_MPS = 5e-3
+
+
+@numba.njit(cache=True)
+def _violates(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, track: int, reach_m: float) -> bool:
+    shifted = np.empty((4, 2))
+    for step in range(_STEPS_CHECKED):
+        speed = ego.speed_mps[plan, step]
+        if speed < _STANDING_MPS:
+            continue
+        pose = ego.rear_axle[plan, step]
+        velocity_x, velocity_y = math.cos(pose[2]) * speed, math.sin(pose[2]) * speed
+        for ahead in _LOOK_AHEAD_STEPS:
+            if not traffic.present[track, step + ahead]:
+                continue
+            shift_x, shift_y = velocity_x * (ahead * ROLLOUT_STEP_S), velocity_y * (ahead * ROLLOUT_STEP_S)
+            centroid = traffic.centroid[track, step + ahead]
+            dx = centroid[0] - ego.center[plan, step, 0] - shift_x
+            dy = centroid[1] - ego.center[plan, step, 1] - shift_y
+            if dx * dx + dy * dy > reach_m * reach_m:
+                continue
+            for corner in range(4):
+                shifted[corner, 0] = ego.corners[plan, step, corner, 0] + shift_x
+                shifted[corner, 1] = ego.corners[plan, step, corner, 1] + shift_y
+            if not boxes_touch(shifted, traffic.corners[track, step + ahead]):
+                continue
+            angle = bearing(pose, centroid[0], centroid[1])
+            exposed = (
+                areas.multiple_lanes[plan, step]
+                or areas.non_drivable[plan, step]
+                or areas.rear_axle_in_intersection[plan, step]
+            )
+            # A first harmless encounter clears the object for the rest of the rollout.
+            return angle < AHEAD_RAD or (exposed and not angle > BEHIND_RAD)
+    return False
+
+
+@numba.njit(cache=True)
+def _time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, scores: Array) -> None:
+    radii = object_radii(traffic)
+    for plan in range(len(scores)):
+        for track in range(len(radii)):
+            if _violates(traffic, ego, areas, plan, track, radii[track] + EGO_RADIUS_M):
+                scores[plan] = 0.0
+                break
+
+
+def time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas) -> Array:
+    """Time to collision within bound [C]: 0 where going straight on would hit something ahead, else 1.
+
+    Beside the ego vehicle counts as ahead while it stands between lanes, off the road or in an intersection.
+
+    Source: navsim `PDMScorer._calculate_ttc`.
+    """
+    scores = np.ones(len(ego.speed_mps))
+    _time_to_collision(traffic, ego, areas, scores)
+    return scores

@@ -1,0 +1,210 @@
+"""Choosing drives: which vehicle, from when, becomes the ego of a log; and checking that it drives well."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry import Polygon
+
+from irlvla.geometry import box_corners, ego_boxes
+from irlvla.world.city import City, Connector
+from irlvla.world.motion import STEP_S, Track
+from irlvla.world.scenery import Scenery
+from irlvla.world.traffic import EGO_TYPE_PREFIX, RecordedTraffic
+
+Array = NDArray[np.float64]
+
+FRAME_STEPS = 5
+"""Traffic steps between keyframes (0.5 s)."""
+
+# NAVSIM's comfort bounds (history comfort), with room for the tracker that replays a plan.
+LONGITUDINAL_ACCELERATION = (-3.6, 2.2)
+LATERAL_ACCELERATION = 3.6
+LONGITUDINAL_JERK = 3.6
+YAW_RATE = 0.8
+YAW_ACCELERATION = 1.5
+
+_STANDING_MPS = 0.3
+_MAX_STANDING_SHARE = 0.45
+
+
+@dataclass(frozen=True)
+class Drive:
+    """One log to be written: a vehicle over a stretch of time."""
+
+    track_index: int
+    """Into RecordedTraffic.tracks."""
+    first_step: int
+    frames: int
+
+    def steps(self) -> range:
+        """Traffic steps of the keyframes."""
+        return range(self.first_step, self.first_step + self.frames * FRAME_STEPS, FRAME_STEPS)
+
+
+class TrafficIndex:
+    """Who is where at a step, in world coordinates."""
+
+    def __init__(self, traffic: RecordedTraffic, offset: Array) -> None:
+        self.traffic = traffic
+        self.offset = offset
+        self._present: list[list[int]] = [[] for _ in range(traffic.steps + 1)]
+        for index, track in enumerate(traffic.tracks):
+            for step in range(max(0, track.first_step), min(traffic.steps, track.last_step) + 1):
+                self._present[step].append(index)
+
+    def present(self, step: int) -> list[int]:
+        """Indices of the tracks that exist at a step."""
+        return self._present[step]
+
+    def boxes(self, indices: list[int], step: int) -> Array:
+        """[N, 5] center x, y, heading, length, width of tracks at a step."""
+        rows = np.empty((len(indices), 5))
+        for row, index in zip(rows, indices, strict=True):
+            track = self.traffic.tracks[index]
+            row[:3] = track.center[step - track.first_step]
+            row[3:] = track.size_m[:2]
+        rows[:, :2] += self.offset
+        return rows
+
+    def ego_pose(self, index: int, step: int) -> Array:
+        """[3] rear axle of a track at a step."""
+        track = self.traffic.tracks[index]
+        pose = track.rear_axle[step - track.first_step].copy()
+        pose[:2] += self.offset
+        return pose
+
+
+def is_red(connector: Connector, traffic: RecordedTraffic, step: int) -> bool:
+    """Whether a connector's light forbids entering at a step; yellow does not."""
+    if connector.signal is None:
+        return False
+    light, link = connector.signal
+    states = traffic.signals.get(light)
+    return states is not None and states[min(step, len(states) - 1)][link] in "rRu"
+
+
+def route_edges(city: City, traffic: RecordedTraffic, drive: Drive) -> tuple[str, ...]:
+    """SUMO edges of the ego's route, from two edges behind the log's start to its destination."""
+    track = traffic.tracks[drive.track_index]
+    route = traffic.routes.get(track.name, ())
+    start = drive.first_step - track.first_step
+    driven = [lane.rsplit("_", 1)[0] for lane in track.lanes[start:] if not str(lane).startswith(":")]
+    if not driven or driven[0] not in route:
+        return ()
+    return route[max(0, route.index(driven[0]) - 3) :]
+
+
+def choose_drives(
+    city: City, scenery: Scenery, traffic: RecordedTraffic, count: int, frames: int, seed: int
+) -> list[Drive]:
+    """Pick the most eventful drives: turns, stops, following; each vehicle at most once.
+
+    Args:
+        count: Drives wanted; fewer are returned where the traffic does not offer more.
+        frames: Keyframes per drive.
+    """
+    rng = np.random.default_rng([seed, 41])
+    index = TrafficIndex(traffic, city.offset)
+    drivable = city.drivable_area()
+    shapely.prepare(drivable)
+    span = (frames - 1) * FRAME_STEPS
+    candidates = []
+    for number, track in enumerate(traffic.tracks):
+        if not track.kind.startswith(EGO_TYPE_PREFIX):
+            continue
+        for start in range(track.first_step + 10, track.last_step - span - 12, 20):
+            if start < 0 or start + span >= traffic.steps:
+                continue
+            drive = Drive(number, start, frames)
+            interest = _interest(track, drive, span)
+            if interest is not None and _is_comfortable(track, drive, span):
+                candidates.append((interest + rng.uniform(0, 0.6), drive))
+    candidates.sort(key=lambda item: (-item[0], item[1].track_index, item[1].first_step))
+    chosen: list[Drive] = []
+    rejected: dict[int, int] = {}
+    for repeat in range(2):
+        for _, drive in candidates:
+            if len(chosen) == count:
+                return chosen
+            mine = [other for other in chosen if other.track_index == drive.track_index]
+            if len(mine) > repeat or any(abs(other.first_step - drive.first_step) <= span for other in mine):
+                continue
+            if rejected.get(drive.track_index, 0) >= 6:
+                continue
+            if _fault(city, scenery, index, drive, span, drivable) is None:
+                chosen.append(drive)
+            else:
+                rejected[drive.track_index] = rejected.get(drive.track_index, 0) + 1
+    return chosen
+
+
+def _interest(track: Track, drive: Drive, span: int) -> float | None:
+    begin = drive.first_step - track.first_step
+    window = slice(begin, begin + span + 1)
+    speed, heading = track.speed_mps[window], track.rear_axle[window, 2]
+    standing = float(np.mean(speed < _STANDING_MPS))
+    if standing > _MAX_STANDING_SHARE or speed.mean() * span * STEP_S < 40.0:
+        return None
+    turning = float(np.abs(np.diff(heading)).sum())
+    return min(turning, 3.2) + 0.35 * min(float(speed.std()), 4.0) - 1.5 * max(0.0, standing - 0.15)
+
+
+def _is_comfortable(track: Track, drive: Drive, span: int) -> bool:
+    begin = drive.first_step - track.first_step
+    # Two steps more at each end: the derivatives at the window's rim belong to it.
+    window = slice(begin - 2, begin + span + 3)
+    speed, heading = track.speed_mps[window], track.rear_axle[window, 2]
+    acceleration = np.gradient(speed, STEP_S)
+    yaw_rate = np.gradient(heading, STEP_S)
+    low, high = LONGITUDINAL_ACCELERATION
+    return bool(
+        acceleration.min() > low
+        and acceleration.max() < high
+        and np.abs(np.gradient(acceleration, STEP_S)).max() < LONGITUDINAL_JERK
+        and np.abs(yaw_rate).max() < YAW_RATE
+        and np.abs(np.gradient(yaw_rate, STEP_S)).max() < YAW_ACCELERATION
+        and np.abs(yaw_rate * speed).max() < LATERAL_ACCELERATION
+    )
+
+
+def _fault(
+    city: City, scenery: Scenery, index: TrafficIndex, drive: Drive, span: int, drivable: Polygon
+) -> str | None:
+    """Why a drive cannot stand as a human's: hits something, leaves the road, runs a light, has no route left."""
+    traffic = index.traffic
+    edges = route_edges(city, traffic, drive)
+    if len(edges) < 2 or not city.route_roadblocks(edges):
+        return "no route"
+    last = str(traffic.tracks[drive.track_index].lanes[drive.first_step - traffic.tracks[drive.track_index].first_step + span])
+    ahead = edges[edges.index(last.rsplit("_", 1)[0]) :] if last.rsplit("_", 1)[0] in edges else edges[-3:]
+    if len(ahead) < 2:
+        return "route ends"
+    blocks = set(city.route_roadblocks(edges))
+    if len(blocks) < 2 * len(edges) - 1:
+        return "route has gaps"
+    on_route = [c for c in city.connectors if str(c.roadblock_connector) in blocks and c.signal is not None]
+    statics = np.array([[*item.pose, *item.size_m[:2]] for item in scenery.objects]).reshape(-1, 5)
+    for step, ego, outline in _ego_outlines(index, drive, span):
+        if not drivable.contains(outline):
+            return "off the drivable area"
+        others = [i for i in index.present(step) if i != drive.track_index]
+        boxes = np.concatenate([index.boxes(others, step), statics])
+        near = boxes[np.hypot(boxes[:, 0] - ego[0], boxes[:, 1] - ego[1]) < 14.0]
+        # A hand's breadth of air, since boxes of logs are never exact.
+        if len(near) and shapely.intersects(outline.buffer(0.12), shapely.polygons(box_corners(near))).any():
+            return "touches something"
+        frame_step = drive.first_step + (step - drive.first_step) // FRAME_STEPS * FRAME_STEPS
+        for connector in on_route:
+            if is_red(connector, traffic, frame_step) and connector.polygon.intersects(outline):
+                return "on a connector at red"
+    return None
+
+
+def _ego_outlines(index: TrafficIndex, drive: Drive, span: int) -> Iterator[tuple[int, Array, Polygon]]:
+    for step in range(drive.first_step, drive.first_step + span + 1, 2):
+        pose = index.ego_pose(drive.track_index, step)
+        box = ego_boxes(pose[None])[0]
+        yield step, box[:2], Polygon(box_corners(box))
