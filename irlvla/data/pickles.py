@@ -171,6 +171,10 @@ def _bytearray(content: bytes = b"") -> bytearray:
     return bytearray(content)
 
 
+def _bytes() -> bytes:
+    return b""
+
+
 def _collection(kind: type) -> Callable[..., Any]:
     def build(items: Any = ()) -> Any:
         if not isinstance(items, list | tuple):
@@ -184,26 +188,37 @@ def _path(*parts: str) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
-_PLAIN_GLOBALS: dict[str, Any] = {
-    "numpy.ndarray": _ArrayType,
-    "numpy.dtype": _Dtype,
-    "_codecs.encode": _encode_latin1,
-    "builtins.bytearray": _bytearray,
-    "builtins.set": _collection(set),
-    "builtins.frozenset": _collection(frozenset),
-    "collections.OrderedDict": OrderedDict,
-    "pathlib.PosixPath": _path,
-    "pathlib.PurePosixPath": _path,
-    "pathlib._local.PosixPath": _path,
-} | {
-    f"numpy.{core}.{name}": build
-    for core in ("core", "_core")
-    for name, build in (
-        ("multiarray._reconstruct", _reconstruct),
-        ("multiarray.scalar", _scalar),
-        ("numeric._frombuffer", _frombuffer),
-    )
-}
+_PLAIN_GLOBALS: dict[str, Any] = (
+    {
+        "numpy.ndarray": _ArrayType,
+        "numpy.dtype": _Dtype,
+        "_codecs.encode": _encode_latin1,
+        "collections.OrderedDict": OrderedDict,
+        "pathlib.PosixPath": _path,
+        "pathlib.PurePosixPath": _path,
+        "pathlib._local.PosixPath": _path,
+    }
+    | {
+        f"{builtins}.{name}": build
+        # Protocol 2 is written under the names of Python 2.
+        for builtins in ("builtins", "__builtin__")
+        for name, build in (
+            ("bytearray", _bytearray),
+            ("bytes", _bytes),
+            ("set", _collection(set)),
+            ("frozenset", _collection(frozenset)),
+        )
+    }
+    | {
+        f"numpy.{core}.{name}": build
+        for core in ("core", "_core")
+        for name, build in (
+            ("multiarray._reconstruct", _reconstruct),
+            ("multiarray.scalar", _scalar),
+            ("numeric._frombuffer", _frombuffer),
+        )
+    }
+)
 
 
 class _RefusedGlobal(pickle.UnpicklingError):

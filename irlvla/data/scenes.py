@@ -221,7 +221,6 @@ def synthetic_folder(root: Path, split_name: str) -> Path:
     return found[0].parent
 
 
-@lru_cache(maxsize=8)
 def load_synthetic_scene(path: Path) -> Scene:
     """A follow-up scene of a two-stage split.
 
@@ -294,9 +293,22 @@ def _surroundings(token: str, time_us: int, detections: DevkitObject, statuses: 
     )
 
 
-@lru_cache(maxsize=8)
 def _scan(path: Path, sensor_root: Path) -> LogScan:
+    return _scan_version(path, sensor_root, *_file_version(path))
+
+
+@lru_cache(maxsize=8)
+def _scan_version(path: Path, sensor_root: Path, _modified_ns: int, _size: int) -> LogScan:
     return scan_log(path, sensor_root)
+
+
+def _file_version(path: Path) -> tuple[int, int]:
+    """Modification time and size: a file rewritten in place is another file."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    return status.st_mtime_ns, status.st_size
 
 
 def _add_windows(

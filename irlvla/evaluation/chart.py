@@ -46,7 +46,9 @@ def line_chart(series: Sequence[Series], *, title: str, x_label: str = "step", p
     x_ticks = nice_ticks(float(x_all.min()), float(x_all.max()), 5)
     # One early spike would flatten the rest of the line against the axis.
     high = float(min(y_all.max(), np.quantile(y_all, 0.98) * 1.3)) if y_all.min() >= 0 else float(y_all.max())
-    y_ticks = nice_ticks(float(y_all.min()), max(high, float(y_all.min()) + 1e-9), 4)
+    low = float(y_all.min())
+    # A constant line still needs an axis to stand on.
+    y_ticks = nice_ticks(low, max(high, low + 0.02 * max(abs(low), 1.0)), 4)
     x_low, x_high, y_low, y_high = float(x_all.min()), float(x_all.max()), y_ticks[0], max(y_ticks[-1], high)
 
     def across(x: Array) -> Array:

@@ -50,12 +50,12 @@ td.lifted { text-decoration: underline dotted; text-underline-offset: 3px; }
 abbr { text-decoration: none; cursor: help; }
 .dot { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .45em; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 14px; }
-.chart { display: block; width: 100%; height: auto; }
+.chart { display: block; width: 100%; max-width: 620px; height: auto; }
 .scene { margin: 0 0 18px; padding: 0; overflow: hidden; }
 .scene > header { padding: 12px 18px; display: flex; flex-wrap: wrap; gap: 4px 18px; align-items: baseline; }
 .scene code { font-size: .86rem; }
 .views { display: grid; grid-template-columns: 1fr; gap: 4px; background: var(--rule); }
-@media (min-width: 820px) { .views.both { grid-template-columns: minmax(0, 1fr) 39%; } }
+@media (min-width: 820px) { .views { grid-template-columns: minmax(0, 1fr) 39%; } }
 .cameras { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; align-content: start; }
 .cameras img { display: block; width: 100%; height: auto; }
 .cameras img:first-child { grid-column: 1 / -1; }
@@ -64,6 +64,9 @@ abbr { text-decoration: none; cursor: help; }
 .words q { font-style: italic; }
 .legend-row { display: flex; flex-wrap: wrap; gap: 2px 16px; font-size: .86rem; }
 .missing { padding: 18px; color: var(--ink-soft); background: var(--card); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 12px; margin: 0; }
+dt { font-weight: 600; } dd { margin: 0; }
+.beside { margin-top: 14px; }
 details { margin-top: 10px; } summary { cursor: pointer; color: var(--ink-soft); }
 details td { white-space: normal; word-break: break-word; text-align: left; }
 </style>
@@ -108,11 +111,13 @@ details td { white-space: normal; word-break: break-word; text-align: left; }
 </tbody>
 </table>
 </div>
-<p class="soft" style="margin-top:10px">In brackets: 95 % intervals from redrawing whole logs{% if with_runs %} and \
-training runs{% endif %} (paired bootstrap).
-{% for name, short in short_names.items() %}{{ short }}: {{ long_names[name] }}{{ "." if loop.last else ", " }}\
-{% endfor %}</p>
-<div class="charts"><div class="card">{{ overview|safe }}</div></div>
+<div class="charts beside">
+<div class="card">{{ overview|safe }}</div>
+<div class="card soft"><p>In brackets and as bars: 95 % intervals from redrawing whole logs{% if with_runs %} and
+training runs{% endif %} (paired bootstrap).</p>
+<dl>{% for name, short in short_names.items() %}<dt>{{ short }}</dt><dd>{{ long_names[name] }}</dd>{% endfor %}
+{% if with_reward %}<dt>predicted</dt><dd>what the reward world model expects</dd>{% endif %}</dl></div>
+</div>
 
 {% if training %}
 <h2>Training</h2>
@@ -152,7 +157,7 @@ stands beside the true score: it should rise with it, stay close to it, and rank
 <span class="soft"><code>{{ scene.token }}</code> {{ scene.log }}</span>
 <span class="legend-row">{% for entry in scene.legend %}<span>{{ named(entry.label, entry.colour) }}</span>\
 {% endfor %}</span></header>
-<div class="views {{ 'both' if scene.pictures else '' }}">
+<div class="views">
 {% if scene.pictures %}
 <div class="cameras">{% for picture in scene.pictures %}<img alt="{{ picture.name }}" src="{{ picture.data }}">\
 {% endfor %}</div>

@@ -4,7 +4,7 @@ torch is imported by the learned ones alone, when they are made: evaluating plan
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ import numpy as np
 from irlvla.data.plans import PlanTable, load_plans
 from irlvla.data.scenes import human_plan
 from irlvla.errors import DataError, RunError, SceneDataError
+from irlvla.geometry import world_to_ego
+from irlvla.scoring.context import ScoringContext
 from irlvla.types import PLAN_POSES, PLAN_STEP_S, Array, Scene
 
 if TYPE_CHECKING:
@@ -47,6 +49,27 @@ class Human:
 
     def plan(self, scenes: Sequence[Scene]) -> Array:
         return np.stack([human_plan(scene) for scene in scenes])
+
+
+class PdmClosed:
+    """NAVSIM's privileged rule-based planner, as every scoring context holds it; plans at 10 Hz.
+
+    Args:
+        contexts: Scoring context by token.
+    """
+
+    def __init__(self, contexts: Mapping[str, ScoringContext]) -> None:
+        self.name = "PDM-Closed"
+        self._contexts = contexts
+
+    def plan(self, scenes: Sequence[Scene]) -> Array:
+        plans = []
+        for scene in scenes:
+            context = self._contexts.get(scene.token)
+            if context is None:
+                raise SceneDataError(scene.token, "has no scoring context, which PDM-Closed's plan is part of")
+            plans.append(world_to_ego(context.pdm_reference[1:], context.ego_state[:3]))
+        return np.stack(plans)
 
 
 class PlansFile:
@@ -200,7 +223,8 @@ def _inputs(vla: "DrivingVLA", scenes: Sequence[Scene], device: str) -> "Iterato
 
     for first in range(0, len(scenes), BATCH_SCENES):
         batch = scenes[first : first + BATCH_SCENES]
-        key = (vla.config, tuple((scene.log_name, scene.token, scene.instruction) for scene in batch))
+        images = tuple(camera.image_path for scene in batch for camera in scene.now.cameras.values())
+        key = (vla.config, images, tuple((scene.token, scene.instruction) for scene in batch))
         if key not in _decoded:
             # Several drivers plan for the same scenes in turn; decoding their images costs more than planning.
             _decoded.clear()

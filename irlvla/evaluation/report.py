@@ -38,6 +38,9 @@ LONG_NAMES = {
     "two_frame_extended_comfort": "comfort between frames",
 }
 
+_NOTABLE = {"ego_progress": 0.6}
+"""Sub-scores below this are marked in a scene's table; progress is seldom whole."""
+
 Answer = Callable[[Sequence[Scene]], list[str]]
 
 
@@ -385,7 +388,7 @@ def _scene_card(
                 cells.append({"text": "–", "lost": False, "lifted": False})
                 continue
             value, raw = float(getattr(run.filtered, column)[row]), float(getattr(run.raw, column)[row])
-            cells.append({"text": points(value, 0), "lost": value < 0.995, "lifted": value != raw})
+            cells.append({"text": points(value, 0), "lost": value < _NOTABLE.get(column, 1.0), "lifted": value != raw})
         table.append({"policy": name, "colour": colours[name], "score": points(float(run.epdms[row])), "cells": cells})
     pictures, missing = _pictures(scene, plans)
     return {

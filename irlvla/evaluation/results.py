@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from irlvla.errors import DataError
-from irlvla.types import PLAN_POSES, SceneFailure, SubScores
+from irlvla.types import SceneFailure, SubScores
 
 Array = NDArray[np.float64]
 
@@ -31,7 +31,7 @@ class PolicyScores:
     tokens: tuple[str, ...]
     log_names: tuple[str, ...]
     poses: Array
-    """[S, 8, 3] plans in each scene's ego frame."""
+    """[S, 8, 3] plans in each scene's ego frame; [S, 40, 3] where the policy plans at 10 Hz."""
     filtered: SubScores
     """[S] sub-scores after the human filter; EPDMS is made of these."""
     raw: SubScores
@@ -101,7 +101,7 @@ def write_results(results: Results, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     files = []
     for scores in results.scores:
-        name = f"{_file_stem(scores)}.parquet"
+        name = f"{file_stem(scores.policy, scores.seed)}.parquet"
         table = _to_table(scores).replace_schema_metadata({STAMPS_KEY: json.dumps(dict(results.stamps)).encode()})
         beside = out / f".{name}.part"
         pq.write_table(table, beside)
@@ -138,9 +138,10 @@ def load_results(folder: Path) -> Results:
     return Results(document["stamps"], scores, failures)
 
 
-def _file_stem(scores: PolicyScores) -> str:
-    safe = "".join(letter if letter.isalnum() or letter in "-_+" else "-" for letter in scores.policy)
-    return safe if scores.seed is None else f"{safe}.seed-{scores.seed}"
+def file_stem(policy: str, seed: int | None) -> str:
+    """Name of a policy run's file, without its ending."""
+    safe = "".join(letter if letter.isalnum() or letter in "-_+" else "-" for letter in policy)
+    return safe if seed is None else f"{safe}.seed-{seed}"
 
 
 def _to_table(scores: PolicyScores) -> pa.Table:
@@ -154,7 +155,7 @@ def _to_table(scores: PolicyScores) -> pa.Table:
     if scores.predicted_reward is not None:
         columns["predicted_reward"] = scores.predicted_reward
     plans = pa.array(scores.poses.reshape(-1), type=pa.float64())
-    columns["poses"] = pa.FixedSizeListArray.from_arrays(plans, PLAN_POSES * 3)
+    columns["poses"] = pa.FixedSizeListArray.from_arrays(plans, scores.poses.shape[1] * 3)
     return pa.table(columns)
 
 
@@ -167,7 +168,7 @@ def _from_table(policy: str, seed: int | None, table: pa.Table) -> PolicyScores:
         values = {name: column(name + suffix) for name in SubScores.names()}
         has_earlier_frame = table["two_frame_extended_comfort" + suffix].is_valid().to_numpy()
         parts.append(SubScores(**values, has_earlier_frame=has_earlier_frame))
-    poses = table["poses"].combine_chunks().flatten().to_numpy().reshape(-1, PLAN_POSES, 3)
+    poses = table["poses"].combine_chunks().flatten().to_numpy().reshape(len(table), -1, 3)
     return PolicyScores(
         policy,
         seed,

@@ -19,14 +19,17 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ResNetSize:
-    """Channels and number of basic blocks of the four stages of a ResNet."""
+    """Sizes of a ResNet's four stages."""
 
     channels: tuple[int, int, int, int]
     blocks: tuple[int, int, int, int]
+    """Basic blocks of each stage."""
+    pooled_stem: bool = True
+    """Reach stride 4 by a convolution and a max-pool, as usual; else by one convolution, at half the cost of all."""
 
 
 RESNETS = {
-    "resnet10_narrow": ResNetSize((24, 48, 96, 192), (1, 1, 1, 1)),
+    "resnet10_narrow": ResNetSize((24, 48, 96, 192), (1, 1, 1, 1), pooled_stem=False),
     "resnet18": ResNetSize((64, 128, 256, 512), (2, 2, 2, 2)),
     "resnet34": ResNetSize((64, 128, 256, 512), (3, 4, 6, 3)),
 }
@@ -94,10 +97,10 @@ class ResNet(nn.Module):
         super().__init__()
         first = size.channels[0]
         self.stem = nn.Sequential(
-            nn.Conv2d(3, first, 7, stride=2, padding=3, bias=False),
+            nn.Conv2d(3, first, 7, stride=2 if size.pooled_stem else 4, padding=3, bias=False),
             nn.BatchNorm2d(first),
             nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, stride=2, padding=1),
+            nn.MaxPool2d(3, stride=2, padding=1) if size.pooled_stem else nn.Identity(),
         )
         stages = []
         channels_in = first

@@ -56,19 +56,17 @@ class BevAdaptor(nn.Module):
         self.cell_points: Tensor
         self.register_buffer("cell_points", _cell_points(config), persistent=False)
         self.lidar = nn.Sequential(
-            nn.Conv2d(config.lidar_channels, 24, 3, stride=2, padding=1),
-            nn.BatchNorm2d(24),
-            nn.ReLU(),
+            _conv(config.lidar_channels, 24, stride=2),
             nn.Conv2d(24, channels, 3, stride=config.lidar_cells_per_bev_cell // 2, padding=1),
         )
         self.no_lidar = nn.Parameter(torch.randn(channels) * 0.02)
         self.lift = nn.Conv2d(len(config.bev_heights_m) * config.image_channels, channels, 1)
         self.place = nn.Parameter(torch.randn(channels, config.bev_cells, config.bev_cells) * 0.02)
-        self.fuse = _conv(2 * channels, channels)
+        self.fuse = _conv(channels, channels)
         self.down = _conv(channels, 2 * channels, stride=2)
         self.wide = _conv(2 * channels, 2 * channels)
         self.up = nn.Conv2d(2 * channels, channels, 1)
-        self.merge = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.merge = nn.Conv2d(channels, channels, 3, padding=1)
         pool = config.bev_cells // 2 // config.bev_tokens
         self.tokens = nn.Conv2d(2 * channels, config.d_model, pool, stride=pool)
         self.token_place = nn.Parameter(torch.randn(config.bev_tokens**2, config.d_model) * 0.02)
@@ -87,10 +85,10 @@ class BevAdaptor(nn.Module):
         sampled = (sampled * seen[:, None]).unflatten(-1, (-1, cells, cells)).flatten(1, 2)
         lidar = self.lidar(inputs.lidar.to(sampled.dtype) / 100.0)
         lidar = torch.where(inputs.has_lidar[:, None, None, None], lidar, self.no_lidar[:, None, None])
-        near = self.fuse(torch.cat([self.lift(sampled) + self.place, lidar], dim=1))
+        near = self.fuse(functional.relu(self.lift(sampled) + self.place + lidar))
         far = self.wide(self.down(near))
         widened = functional.interpolate(self.up(far), scale_factor=2, mode="bilinear", align_corners=False)
-        bev_map = self.merge(torch.cat([near, widened], dim=1))
+        bev_map = self.merge(functional.relu(near + widened))
         tokens = self.token_norm(self.tokens(far).flatten(2).transpose(1, 2) + self.token_place)
         return bev_map, tokens
 

@@ -2,12 +2,12 @@
 
 import math
 
-import numba
 import numpy as np
 
 from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M
 from irlvla.scoring.drivable_area import EgoAreas
 from irlvla.scoring.footprint import Footprints
+from irlvla.simulation.kernels import kernel
 from irlvla.simulation.polygons import boxes_touch, segment_touches_box
 from irlvla.simulation.traffic import Traffic
 from irlvla.types import Array
@@ -20,7 +20,7 @@ STATIC_OBJECT_SCORE = 0.5
 EGO_RADIUS_M = math.hypot(EGO_LENGTH_M, EGO_WIDTH_M) / 2
 
 
-@numba.njit(cache=True)
+@kernel
 def bearing(pose: Array, x: float, y: float) -> float:
     """Unsigned angle (rad) between the ego heading and the direction to a point.
 
@@ -37,7 +37,7 @@ def bearing(pose: Array, x: float, y: float) -> float:
     return math.acos(cosine)
 
 
-@numba.njit(cache=True)
+@kernel
 def object_radii(traffic: Traffic) -> Array:
     """Radius (m) [N] of each object's box about its centroid, a little enlarged against rounding."""
     radii = np.zeros(len(traffic.is_static))
@@ -51,7 +51,7 @@ def object_radii(traffic: Traffic) -> Array:
     return radii
 
 
-@numba.njit(cache=True)
+@kernel
 def _collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, scores: Array) -> None:
     radii = object_radii(traffic)
     plans, steps = ego.speed_mps.shape

@@ -8,12 +8,12 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from irlvla.geometry import REAR_AXLE_TO_CENTER_M
 from irlvla.simulation.bicycle import AX, AY, HEADING, YAW_ACCELERATION, YAW_RATE
+from irlvla.simulation.kernels import kernel
 from irlvla.types import ROLLOUT_STEP_S, Array
 
 _MIN_LON_MPS2, _MAX_LON_MPS2 = -4.05, 2.40
@@ -90,7 +90,7 @@ def comfort_filters(samples: int) -> ComfortFilters:
     )
 
 
-@numba.njit(cache=True)
+@kernel
 def _smooth(values: Array, by: SmoothingFilter) -> Array:
     """Filtered values [T], rounded to 8 decimals as the official features are."""
     smoothed = np.empty(len(values))
@@ -102,15 +102,15 @@ def _smooth(values: Array, by: SmoothingFilter) -> Array:
     return smoothed
 
 
-@numba.njit(cache=True)
+@kernel
 def _within(values: Array, low: float, high: float) -> bool:
-    for value in values:
+    for value in values:  # noqa: SIM110 (Numba compiles no generator)
         if not low < value < high:
             return False
     return True
 
 
-@numba.njit(cache=True)
+@kernel
 def _unwrapped_headings(states: Array) -> Array:
     headings = states[:, HEADING].copy()
     turns = 0.0
@@ -120,10 +120,12 @@ def _unwrapped_headings(states: Array) -> Array:
     return headings
 
 
-@numba.njit(cache=True)
+@kernel
 def _is_comfortable(states: Array, filters: ComfortFilters) -> bool:
     center_x = (
-        states[:, AX] + REAR_AXLE_TO_CENTER_M * states[:, YAW_RATE] ** 2 + REAR_AXLE_TO_CENTER_M * states[:, YAW_ACCELERATION]
+        states[:, AX]
+        + REAR_AXLE_TO_CENTER_M * states[:, YAW_RATE] ** 2
+        + REAR_AXLE_TO_CENTER_M * states[:, YAW_ACCELERATION]
     )
     lon = _smooth(center_x, filters.acceleration)
     if not _within(lon, _MIN_LON_MPS2, _MAX_LON_MPS2):
@@ -142,7 +144,7 @@ def _is_comfortable(states: Array, filters: ComfortFilters) -> bool:
     return _within(yaw_acceleration, -_MAX_YAW_ACCELERATION_RADPS2, _MAX_YAW_ACCELERATION_RADPS2)
 
 
-@numba.njit(cache=True)
+@kernel
 def _history_comfort(history: Array, rollouts: Array, filters: ComfortFilters, scores: Array) -> None:
     states = np.empty((len(history) + rollouts.shape[1], rollouts.shape[2]))
     states[: len(history)] = history
@@ -165,7 +167,7 @@ def history_comfort(history: Array, rollouts: Array) -> Array:
     return scores
 
 
-@numba.njit(cache=True)
+@kernel
 def _root_mean_square_change(now: Array, earlier: Array) -> float:
     total = 0.0
     for i in range(len(now)):
@@ -173,7 +175,7 @@ def _root_mean_square_change(now: Array, earlier: Array) -> float:
     return math.sqrt(total / len(now))
 
 
-@numba.njit(cache=True)
+@kernel
 def _extended_comfort(now: Array, earlier: Array, filters: ComfortFilters, scores: Array) -> None:
     for pair in range(len(now)):
         a, b = now[pair], earlier[pair]

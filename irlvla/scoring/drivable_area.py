@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from irlvla.scoring.footprint import Footprints
 from irlvla.simulation.drivable import CAR_PARK, INTERSECTION, LANE, LANE_CONNECTOR, ROADBLOCK, Road
+from irlvla.simulation.kernels import kernel
 from irlvla.simulation.polygons import locate
 from irlvla.types import Array
 
@@ -28,7 +28,7 @@ class EgoAreas(NamedTuple):
     rear_axle_in_intersection: NDArray[np.bool_]
 
 
-@numba.njit(cache=True)
+@kernel
 def _ego_areas(road: Road, ego: Footprints, areas: NDArray[np.bool_]) -> None:
     plans, steps = ego.speed_mps.shape
     boxes = road.polygons.polygon_box
@@ -89,4 +89,4 @@ def ego_areas(road: Road, ego: Footprints) -> EgoAreas:
 
 def drivable_area(areas: EgoAreas) -> Array:
     """Drivable area compliance [C]: 0 where a corner ever leaves the road, else 1."""
-    return 1.0 - areas.non_drivable.any(axis=1)
+    return np.where(areas.non_drivable.any(axis=1), 0.0, 1.0)

@@ -3,11 +3,11 @@
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M, REAR_AXLE_TO_CENTER_M
 from irlvla.simulation.bicycle import HEADING, VX, VY, X, Y
+from irlvla.simulation.kernels import kernel
 from irlvla.types import Array
 
 
@@ -24,7 +24,7 @@ class Footprints(NamedTuple):
     """[C, 41] at the rear axle."""
 
 
-@numba.njit(cache=True)
+@kernel
 def _footprints(rollouts: Array, corners: Array, center: Array, speed: Array) -> None:
     half_length, half_width = EGO_LENGTH_M / 2, EGO_WIDTH_M / 2
     for plan in range(rollouts.shape[0]):

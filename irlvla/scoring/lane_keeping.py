@@ -1,10 +1,10 @@
 """Lane keeping: the ego vehicle does not linger beside its centerline."""
 
-import numba
 import numpy as np
 
 from irlvla.scoring.drivable_area import EgoAreas
 from irlvla.scoring.footprint import Footprints
+from irlvla.simulation.kernels import kernel
 from irlvla.simulation.polygons import point_segment_distance
 from irlvla.types import Array
 
@@ -12,7 +12,7 @@ _TOLERATED_M = 0.5
 _LINGERING_STEPS = 20
 
 
-@numba.njit(cache=True)
+@kernel
 def _far_from(path: Array, longest_m: float, x: float, y: float) -> bool:
     near_m = longest_m + _TOLERATED_M
     for i in range(len(path) - 1):
@@ -26,7 +26,7 @@ def _far_from(path: Array, longest_m: float, x: float, y: float) -> bool:
     return True
 
 
-@numba.njit(cache=True)
+@kernel
 def _lane_keeping(centerline: Array, ego: Footprints, areas: EgoAreas, scores: Array) -> None:
     longest_m = 0.0
     for i in range(len(centerline) - 1):

@@ -1,16 +1,16 @@
 """Ego progress: how far the plan gets along the route, measured against PDM-Closed."""
 
-import numba
 import numpy as np
 
 from irlvla.scoring.footprint import Footprints
+from irlvla.simulation.kernels import kernel
 from irlvla.simulation.paths import project
 from irlvla.types import Array
 
 _NEGLIGIBLE_M = 5.0
 
 
-@numba.njit(cache=True)
+@kernel
 def _progress(centerline: Array, ego: Footprints, progress_m: Array) -> None:
     last = ego.speed_mps.shape[1] - 1
     for plan in range(len(progress_m)):
@@ -26,7 +26,7 @@ def progress_along_route(centerline: Array, ego: Footprints) -> Array:
     return progress_m
 
 
-def ego_progress(progress_m: Array, gate: Array, reference_m: Array, reference_gate: Array) -> Array:
+def ego_progress(progress_m: Array, gate: Array, reference_m: float, reference_gate: float) -> Array:
     """Ego progress [...]: the plan's share of the best admissible progress, PDM-Closed's or its own.
 
     Args:

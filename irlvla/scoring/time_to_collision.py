@@ -2,12 +2,12 @@
 
 import math
 
-import numba
 import numpy as np
 
 from irlvla.scoring.collision import AHEAD_RAD, BEHIND_RAD, EGO_RADIUS_M, bearing, object_radii
 from irlvla.scoring.drivable_area import EgoAreas
 from irlvla.scoring.footprint import Footprints
+from irlvla.simulation.kernels import kernel
 from irlvla.simulation.polygons import boxes_touch
 from irlvla.simulation.traffic import Traffic
 from irlvla.types import ROLLOUT_STEP_S, Array
@@ -18,7 +18,7 @@ _LOOK_AHEAD_STEPS = (0, 3, 6, 9)
 _STANDING_MPS = 5e-3
 
 
-@numba.njit(cache=True)
+@kernel
 def _violates(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, track: int, reach_m: float) -> bool:
     shifted = np.empty((4, 2))
     for step in range(_STEPS_CHECKED):
@@ -52,7 +52,7 @@ def _violates(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, tra
     return False
 
 
-@numba.njit(cache=True)
+@kernel
 def _time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, scores: Array) -> None:
     radii = object_radii(traffic)
     for plan in range(len(scores)):

@@ -1,15 +1,15 @@
 """Traffic light compliance: the ego vehicle stays off lane connectors whose light is red."""
 
-import numba
 import numpy as np
 
 from irlvla.scoring.footprint import Footprints
+from irlvla.simulation.kernels import kernel
 from irlvla.simulation.polygons import box_touches_polygon
 from irlvla.simulation.traffic import RedLights
 from irlvla.types import Array
 
 
-@numba.njit(cache=True)
+@kernel
 def _traffic_light(lights: RedLights, ego: Footprints, scores: Array) -> None:
     plans, steps = ego.speed_mps.shape
     for plan in range(plans):

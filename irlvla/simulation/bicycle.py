@@ -2,9 +2,8 @@
 
 import math
 
-import numba
-
 from irlvla.geometry import EGO_WHEEL_BASE_M
+from irlvla.simulation.kernels import kernel
 from irlvla.types import Array
 
 # The state's entries, in NAVSIM's order.
@@ -17,13 +16,13 @@ _STEERING_LAG_S = 0.05
 _MAX_STEERING_RAD = math.pi / 3
 
 
-@numba.njit(cache=True)
+@kernel
 def wrap_half_open(angle_rad: float) -> float:
     """Bring an angle into [-pi, pi) by modulo, as nuPlan's `principal_value` does."""
     return (angle_rad + math.pi) % (2 * math.pi) - math.pi
 
 
-@numba.njit(cache=True)
+@kernel
 def step_bicycle(state: Array, acceleration_mps2: float, steering_rate_radps: float, next_state: Array) -> None:
     """Advance the ego vehicle by 0.1 s under low-pass filtered commands.
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from irlvla.data.maps import CityMap
 from irlvla.geometry import box_corners, ego_boxes, wrap_angle
+from irlvla.simulation.kernels import kernel
 from irlvla.simulation.polygons import boxes_touch, polygon_set
 from irlvla.simulation.reference import through_center
 from irlvla.simulation.traffic import FIRST_STATIC_TYPE, RedLights
@@ -69,7 +69,7 @@ def boxes_in_world(frame: Frame) -> tuple[Array, Array]:
     return in_world, np.where((frame.boxes.types < FIRST_STATIC_TYPE)[:, None], rotated, 0.0)
 
 
-@numba.njit(cache=True)
+@kernel
 def _interpolate_track(frames: NDArray[np.int64], states: Array, out: Array, present: NDArray[np.bool_]) -> None:
     """Linear in time between the sightings [F] of one track, whatever their distance; states [F, 5] in, [41, 5] out."""
     last = len(frames) - 1

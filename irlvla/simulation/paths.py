@@ -2,9 +2,9 @@
 
 import math
 
-import numba
 import numpy as np
 
+from irlvla.simulation.kernels import kernel
 from irlvla.simulation.polygons import point_segment_distance
 from irlvla.types import Array
 
@@ -14,7 +14,7 @@ def path_progress(path: Array) -> Array:
     return np.append(0.0, np.cumsum(np.hypot(*np.diff(path[:, :2], axis=0).T)))
 
 
-@numba.njit(cache=True)
+@kernel
 def project(path: Array, x: float, y: float) -> tuple[float, float]:
     """Nearest place on a path.
 
@@ -40,7 +40,7 @@ def project(path: Array, x: float, y: float) -> tuple[float, float]:
     return progress, nearest
 
 
-@numba.njit(cache=True)
+@kernel
 def pose_at(path: Array, progress_m: Array, at_m: float) -> tuple[float, float, float]:
     """Pose on a path at an arc length, linear between vertices.
 
@@ -52,7 +52,7 @@ def pose_at(path: Array, progress_m: Array, at_m: float) -> tuple[float, float, 
         x, y, heading in [-pi, pi].
     """
     at_m = min(max(at_m, 1e-5), progress_m[-1])
-    i = min(max(np.searchsorted(progress_m, at_m), 1), len(progress_m) - 1)
+    i = min(max(int(np.searchsorted(progress_m, at_m)), 1), len(progress_m) - 1)
     gap = progress_m[i] - progress_m[i - 1]
     if gap == 0.0:
         # The official path replaces the NaN of a zero-length segment by zeros.

@@ -7,12 +7,13 @@ keeps its velocity. Which of the 15 proposals it drives is decided by score, in 
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.ops import substring
 
 from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M, REAR_AXLE_TO_CENTER_M, box_corners, ego_boxes, wrap_angle
+from irlvla.simulation.kernels import kernel
 from irlvla.simulation.observation import Tracks, touching_ego
 from irlvla.simulation.paths import path_progress, pose_at, project
 from irlvla.simulation.polygons import PolygonSet, box_distance, box_polygon_distance
@@ -106,7 +107,7 @@ def light_polygons(lights: RedLights) -> list[shapely.Polygon]:
     """Shapely polygons of red-light connectors (each a single ring)."""
     polygons = lights.polygons
     outlines = []
-    for row in range(polygons.count):
+    for row in range(polygons.number):
         first, last = polygons.polygon_chain[row], polygons.polygon_chain[row + 1] - 1
         outlines.append(shapely.Polygon(polygons.vertices[polygons.chain_start[first] : polygons.chain_end[last] + 1]))
     return outlines
@@ -129,11 +130,7 @@ def _corridor(path: Array, progress_m: Array, start_m: float, end_m: float) -> s
     """Ground the ego vehicle sweeps along a path between two arc lengths, made of the vertices in between."""
     start_m, end_m = np.clip([start_m, end_m], 0.0, progress_m[-1])
     inside = path[(start_m <= progress_m) & (progress_m <= end_m), :2]
-    line = (
-        shapely.LineString(inside)
-        if len(inside) > 1
-        else shapely.ops.substring(shapely.LineString(path[:, :2]), start_m, end_m)
-    )
+    line = shapely.LineString(inside) if len(inside) > 1 else substring(shapely.LineString(path[:, :2]), start_m, end_m)
     return line.buffer(EGO_WIDTH_M / 2, cap_style="square")
 
 
@@ -149,7 +146,7 @@ def _in_corridor(corridor: shapely.Polygon, corners: Array) -> NDArray[np.bool_]
     return inside
 
 
-@numba.njit(cache=True)
+@kernel
 def _advance(progress_m: float, speed_mps: float, target_mps: float, lead: Array) -> tuple[float, float]:
     """One Euler step of the intelligent-driver model; the speed may turn negative, as officially."""
     lead_m, lead_speed, lead_rear_m = lead
@@ -162,7 +159,7 @@ def _advance(progress_m: float, speed_mps: float, target_mps: float, lead: Array
     return progress_m + 0.1 * speed_mps, speed_mps + 0.1 * acceleration
 
 
-@numba.njit(cache=True)
+@kernel
 def _unroll(
     path: Array,
     progress_m: Array,
@@ -219,7 +216,7 @@ def _unroll(
             poses[policy, step] = pose_at(path, progress_m, along[policy])
 
 
-@numba.njit(cache=True)
+@kernel
 def _body(pose: Array, corners: Array) -> None:
     cos, sin = math.cos(pose[2]), math.sin(pose[2])
     ahead = EGO_LENGTH_M / 2

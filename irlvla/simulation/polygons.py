@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from irlvla.simulation.kernels import kernel
 from irlvla.types import Array
 
 CHAIN_EDGES = 8
@@ -40,7 +40,8 @@ class PolygonSet(NamedTuple):
     """[P, 4] x min, y min, x max, y max."""
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
+        """P, how many polygons there are."""
         return len(self.polygon_box)
 
 
@@ -50,7 +51,7 @@ def polygon_set(geometries: Sequence[shapely.Geometry] | NDArray[np.object_]) ->
     Example:
         >>> polygon_set([shapely.box(0, 0, 1, 1)]).polygon_box.tolist()
         [[0.0, 0.0, 1.0, 1.0]]
-        >>> polygon_set([]).count
+        >>> polygon_set([]).number
         0
     """
     geometries = np.asarray(geometries, dtype=object)
@@ -81,7 +82,7 @@ def polygon_set(geometries: Sequence[shapely.Geometry] | NDArray[np.object_]) ->
     )
 
 
-@numba.njit(cache=True)
+@kernel
 def _two_product(a: float, b: float) -> tuple[float, float]:
     product = a * b
     split_a = 134217729.0 * a
@@ -93,14 +94,14 @@ def _two_product(a: float, b: float) -> tuple[float, float]:
     return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
-@numba.njit(cache=True)
+@kernel
 def _two_difference(a: float, b: float) -> tuple[float, float]:
     difference = a - b
     b_virtual = a - difference
     return difference, (a - (difference + b_virtual)) + (b_virtual - b)
 
 
-@numba.njit(cache=True)
+@kernel
 def _double_double_orientation(ax: float, ay: float, bx: float, by: float, px: float, py: float) -> int:
     x1, x1_low = _two_difference(bx, ax)
     y1, y1_low = _two_difference(by, ay)
@@ -115,7 +116,7 @@ def _double_double_orientation(ax: float, ay: float, bx: float, by: float, px: f
     return 1 if determinant > 0 else (-1 if determinant < 0 else 0)
 
 
-@numba.njit(cache=True)
+@kernel
 def orientation(ax: float, ay: float, bx: float, by: float, px: float, py: float) -> int:
     """On which side of the directed line a-b point p lies: 1 left, -1 right, 0 on the line.
 
@@ -129,7 +130,7 @@ def orientation(ax: float, ay: float, bx: float, by: float, px: float, py: float
     return _double_double_orientation(ax, ay, bx, by, px, py)
 
 
-@numba.njit(cache=True)
+@kernel
 def locate(polygons: PolygonSet, polygon: int, x: float, y: float) -> int:
     """Where a point lies: 1 strictly inside the polygon, 0 on its boundary, -1 outside."""
     box = polygons.polygon_box[polygon]
@@ -164,7 +165,7 @@ def locate(polygons: PolygonSet, polygon: int, x: float, y: float) -> int:
     return 1 if inside else -1
 
 
-@numba.njit(cache=True)
+@kernel
 def _separates(edges_of: Array, corners: Array) -> bool:
     """Whether a side of one box has all corners of the other strictly outside."""
     for i in range(4):
@@ -180,13 +181,13 @@ def _separates(edges_of: Array, corners: Array) -> bool:
     return False
 
 
-@numba.njit(cache=True)
+@kernel
 def boxes_touch(a: Array, b: Array) -> bool:
-    """Whether two boxes share a point; corners [4, 2] counter-clockwise, as `irlvla.geometry.box_corners` orders them."""
+    """Whether two boxes share a point; corners [4, 2] ordered as by `irlvla.geometry.box_corners`."""
     return not (_separates(a, b) or _separates(b, a))
 
 
-@numba.njit(cache=True)
+@kernel
 def segment_touches_box(ax: float, ay: float, bx: float, by: float, corners: Array) -> bool:
     """Whether the segment a-b shares a point with a box [4, 2]."""
     for i in range(4):
@@ -200,7 +201,7 @@ def segment_touches_box(ax: float, ay: float, bx: float, by: float, corners: Arr
     return abs(sides) != 4
 
 
-@numba.njit(cache=True)
+@kernel
 def _box_contains(corners: Array, x: float, y: float) -> bool:
     for i in range(4):
         j = (i + 1) % 4
@@ -209,7 +210,7 @@ def _box_contains(corners: Array, x: float, y: float) -> bool:
     return True
 
 
-@numba.njit(cache=True)
+@kernel
 def box_touches_polygon(corners: Array, polygons: PolygonSet, polygon: int) -> bool:
     """Whether a box [4, 2] shares a point with a polygon of the set."""
     x_min, x_max = corners[:, 0].min(), corners[:, 0].max()
@@ -231,7 +232,7 @@ def box_touches_polygon(corners: Array, polygons: PolygonSet, polygon: int) -> b
     return False
 
 
-@numba.njit(cache=True)
+@kernel
 def point_segment_distance(x: float, y: float, ax: float, ay: float, bx: float, by: float) -> float:
     """Distance (m) of a point to the segment a-b."""
     dx, dy = bx - ax, by - ay
@@ -246,7 +247,7 @@ def point_segment_distance(x: float, y: float, ax: float, ay: float, bx: float, 
     return abs((ay - y) * dx - (ax - x) * dy) / math.sqrt(length2)
 
 
-@numba.njit(cache=True)
+@kernel
 def box_distance(a: Array, b: Array) -> float:
     """Distance (m) between two boxes [4, 2]; 0 where they share a point."""
     if boxes_touch(a, b):
@@ -260,7 +261,7 @@ def box_distance(a: Array, b: Array) -> float:
     return nearest
 
 
-@numba.njit(cache=True)
+@kernel
 def box_polygon_distance(corners: Array, polygons: PolygonSet, polygon: int) -> float:
     """Distance (m) between a box [4, 2] and a polygon of the set; 0 where they share a point."""
     if box_touches_polygon(corners, polygons, polygon):

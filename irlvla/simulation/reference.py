@@ -2,12 +2,12 @@
 
 import math
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from irlvla.geometry import REAR_AXLE_TO_CENTER_M
 from irlvla.simulation.bicycle import wrap_half_open
+from irlvla.simulation.kernels import kernel
 from irlvla.types import Array
 
 _HORIZON_S = 4.0
@@ -29,7 +29,7 @@ def rollout_times_us(now_us: int) -> NDArray[np.int64]:
     return (seconds * 1e6).astype(np.int64)
 
 
-@numba.njit(cache=True)
+@kernel
 def through_center(x: float, y: float, heading: float) -> tuple[float, float]:
     """Rear axle after a detour over the vehicle's center, which is what nuPlan's EgoState stores.
 
@@ -40,7 +40,7 @@ def through_center(x: float, y: float, heading: float) -> tuple[float, float]:
     return center_x + (-REAR_AXLE_TO_CENTER_M) * cos, center_y + (-REAR_AXLE_TO_CENTER_M) * sin
 
 
-@numba.njit(cache=True)
+@kernel
 def _interpolate(knots: Array, knot_us: NDArray[np.int64], query_us: NDArray[np.int64], out: Array) -> None:
     """Poses at the query times, linear between knots [K, 3] whose headings are unwrapped in place."""
     for i in range(1, len(knots)):
@@ -65,7 +65,7 @@ def _interpolate(knots: Array, knot_us: NDArray[np.int64], query_us: NDArray[np.
         out[q, 2] = heading
 
 
-@numba.njit(cache=True)
+@kernel
 def _references(
     poses_ego: Array, ego_pose_world: Array, knot_us: NDArray[np.int64], query_us: NDArray[np.int64]
 ) -> Array:
@@ -111,5 +111,3 @@ def resample_poses(poses: Array, times_us: NDArray[np.int64], query_us: NDArray[
     out = np.empty((len(query_us), 3))
     _interpolate(np.array(poses, dtype=np.float64), times_us, query_us, out)
     return out
-
-

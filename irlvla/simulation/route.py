@@ -1,6 +1,7 @@
 """The ego vehicle's route: corrected against where the car really is, and the centerline along it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import shapely
@@ -109,7 +110,7 @@ def _joined_at_start(city_map: CityMap, ego_pose_world: Array, route: list[int])
 
 def _gaps_filled(city_map: CityMap, route: list[int]) -> list[int]:
     filled = route[:1]
-    for before, after in zip(route, route[1:], strict=False):
+    for before, after in pairwise(route):
         if before not in city_map.previous_roadblocks(after):
             between = search_blocks(city_map, before, [after], _FORWARD_DEPTH, forward=True)
             filled += [] if between is None else between[1:-1]

@@ -6,11 +6,11 @@ then at each step looks one second ahead and commands acceleration and steering 
 
 import math
 
-import numba
 import numpy as np
 
 from irlvla.geometry import EGO_WHEEL_BASE_M
 from irlvla.simulation.bicycle import HEADING, STEERING, VX, X, Y, step_bicycle
+from irlvla.simulation.kernels import kernel
 from irlvla.types import ROLLOUT_STATES, ROLLOUT_STEP_S, Array
 
 INTERVALS = ROLLOUT_STATES - 1
@@ -57,7 +57,7 @@ def _speed_smoother() -> Array:
 _SPEED_SMOOTHER = _speed_smoother()
 
 
-@numba.njit(cache=True)
+@kernel
 def _speed_and_curvature(reference: Array, smoother: Array) -> tuple[Array, Array]:
     """Speed (m/s) and curvature (1/m) [40] that the reference poses [41, 3] ask for."""
     along = np.empty(INTERVALS)
@@ -94,7 +94,7 @@ def _speed_and_curvature(reference: Array, smoother: Array) -> tuple[Array, Arra
     return speed, curvature
 
 
-@numba.njit(cache=True)
+@kernel
 def _steering_rate(state: Array, pose: Array, acceleration: float, curvature: Array, step: int) -> float:
     """One-step lateral regulator: the constant steering rate that brings the car back onto the reference."""
     last = min(step + _HORIZON, INTERVALS - 1)
@@ -121,7 +121,7 @@ def _steering_rate(state: Array, pose: Array, acceleration: float, curvature: Ar
     return -weighted_error / (weighted_gain + 1.0)
 
 
-@numba.njit(cache=True)
+@kernel
 def _simulate(references: Array, ego_state: Array, smoother: Array) -> Array:
     states = np.empty((len(references), ROLLOUT_STATES, 11))
     look_ahead_s = _HORIZON * _STEP_S

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from irlvla.geometry import box_corners
 from irlvla.simulation.polygons import PolygonSet
-from irlvla.types import ROLLOUT_STATES, Array
+from irlvla.types import Array
 
 FIRST_STATIC_TYPE = 3
 """Index into OBJECT_TYPES from which on objects are static: cones, barriers, signs, generic objects."""

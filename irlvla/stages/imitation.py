@@ -4,7 +4,7 @@ One step: decode a batch of scenes, let the model predict plan, objects, map, bi
 weighted losses, step. The weights that are saved are the running average.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,7 @@ from irlvla.stages.optimisation import (
 )
 from irlvla.stages.run import OnProgress, Progress, RunFolder, no_progress, seed_step
 from irlvla.stages.scenes import DataConfig, SceneBatches, batch_loader, open_training_scenes, scene_logs, split_by_log
+from irlvla.types import INSTRUCTION
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,9 @@ class ImitationConfig:
     """Gradients are clipped to this norm."""
     average_decay: float = 0.998
     """Decay of the averaged weights, which are the ones saved."""
+    standard_question_share: float = 0.5
+    """Chance that a scene whose written question says more than the standard one is put the standard one, so that the
+    driver follows words where there are some and does without where there are none."""
     precision: Literal["no", "bf16", "fp16"] = "no"
     """Mixed precision on a GPU."""
     workers: int = 1
@@ -116,7 +120,7 @@ def train_imitation(
     batches = SceneBatches(data, scenes, model, config.keep_decoded)
     plans = np.stack([human_plan(batches.scenes[row]) for row in rows])
     plan_space = PlanSpace.fit(plans, model.plan_coefficients)
-    tokenizer = train_tokenizer(batches.texts(), model.vocabulary)
+    tokenizer = train_tokenizer(batches.texts(rows), model.vocabulary)
 
     seed_step(seed, 0, "weights")
     vla = DrivingVLA(model, tokenizer, plan_space)
@@ -142,6 +146,7 @@ def train_imitation(
         strict=True,
     ):
         seed_step(seed, step, f"imitation {accelerator.process_index}")
+        inputs = _ask_standard_question(inputs, config.standard_question_share)
         learning_rate = config.learning_rate * warm_up_cosine(step, config.steps, config.warm_up_steps)
         set_learning_rate(optimizer, learning_rate)
         with accelerator.autocast():
@@ -157,8 +162,8 @@ def train_imitation(
         if not accelerator.is_main_process:
             continue
         if done % config.log_every == 0 or done == config.steps:
-            metrics = {"loss": float(loss), "learning_rate": learning_rate, "gradient_norm": float(norm)}
-            metrics |= {f"loss/{name}": float(value) for name, value in losses.items()}
+            metrics = {"loss": float(loss.detach()), "learning_rate": learning_rate, "gradient_norm": float(norm)}
+            metrics |= {f"loss/{name}": float(value.detach()) for name, value in losses.items()}
             if config.check_every and held_out and (done % config.check_every == 0 or done == config.steps):
                 with average.applied_to(vla):
                     metrics |= _plan_error(vla, batches, held_out[: config.check_scenes], config.batch_size)
@@ -178,6 +183,12 @@ def train_imitation(
             run.finish(vla.save_pretrained, config.steps, scenes=len(rows), held_out_scenes=len(held_out))
     accelerator.wait_for_everyone()
     return run.model_path
+
+
+def _ask_standard_question(inputs: SceneInputs, share: float) -> SceneInputs:
+    drawn = (torch.rand(len(inputs)) < share).tolist()
+    questions = (INSTRUCTION if swap else asked for swap, asked in zip(drawn, inputs.instructions, strict=True))
+    return replace(inputs, instructions=tuple(questions))
 
 
 @torch.no_grad()

@@ -196,9 +196,7 @@ def improve_policy(
             loss = policy_loss + config.imitation_weight * imitation_loss
             optimizer.zero_grad()
             loss.backward()
-            figures["gradient_norm"] = float(
-                torch.nn.utils.clip_grad_norm_(planner.parameters(), config.gradient_norm)
-            )
+            figures["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(planner.parameters(), config.gradient_norm))
             optimizer.step()
             figures |= {"policy_loss": float(policy_loss), "imitation_loss": float(imitation_loss)}
             for name, value in figures.items():

@@ -12,6 +12,7 @@ a resumed run repeats the lost steps exactly.
 """
 
 import errno
+import hashlib
 import json
 import os
 import platform
@@ -341,6 +342,17 @@ def load_run_config(run: Path, stage: str) -> dict[str, Any]:
     if not (run / "model").is_dir():
         raise RunError(f"{run} is not finished: give `irlvla train {stage}` with the same options to complete it")
     return config
+
+
+def model_digest(run: Path) -> str:
+    """What tells a finished run's weights from any others; a later stage records it as its own setting."""
+    with (run / "model" / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_key(*parts: object) -> str:
+    """Name of a cache that depends on nothing but these parts (JSON values)."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Which scenes a stage trains on, in what order, and as which tensors."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from irlvla.data.scenes import SceneSet, open_scenes
 from irlvla.data.splits import load_split
 from irlvla.errors import DataError
 from irlvla.model.config import ModelConfig
-from irlvla.model.inputs import SceneInputs, SceneTargets
+from irlvla.model.inputs import SceneInputs, SceneTargets, derive_answer
 from irlvla.stages.run import scene_batch
-from irlvla.types import Scene
+from irlvla.types import INSTRUCTION, Scene
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,23 @@ class SceneBatches(Dataset[tuple[SceneInputs, SceneTargets]]):
     def __len__(self) -> int:
         return len(self.scenes)
 
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """All questions and answers of the given scenes: the corpus of a tokenizer trained from scratch."""
+        answers = [self._answer(self.scenes[row]) for row in rows]
+        return [INSTRUCTION, *(text for answer in answers for text in (answer.question, answer.answer))]
+
     def __getitem__(self, rows: list[int]) -> tuple[SceneInputs, SceneTargets]:
         inputs, targets = zip(*(self._decode(row) for row in rows), strict=True)
         return SceneInputs.cat(inputs), SceneTargets.cat(targets)
+
+    def _answer(self, scene: Scene) -> DrivingAnswer:
+        return self.answers.get(scene.token) or derive_answer(scene)
 
     def _decode(self, row: int) -> tuple[SceneInputs, SceneTargets]:
         if row in self._decoded:
             return self._decoded[row]
         scene = self.scenes[row]
+        scene = replace(scene, instruction=self._answer(scene).question)
         decoded = (
             SceneInputs.from_observations([scene.observation()], self.model),
             SceneTargets.from_scenes([scene], self.maps, self.model, self.answers),

@@ -130,7 +130,7 @@ def write_demand(net: sumolib.net.Net, preset: WorldPreset, seed: int, folder: P
         return drivable[origin].getID(), drivable[rng.choice(len(drivable), p=goals / goals.sum())].getID()
 
     aim = max(12, round(lane_km * preset.traffic_density))
-    mean_trip_s = 75.0
+    mean_trip_s = 110.0
     departures = np.sort(
         np.concatenate([rng.uniform(0, 20, aim), rng.uniform(20, end_s, round(aim * (end_s - 20) / mean_trip_s))])
     )

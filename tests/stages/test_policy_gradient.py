@@ -34,7 +34,9 @@ def test_a_move_already_beyond_the_clip_range_gets_no_gradient() -> None:
 
 
 def test_an_outlier_ratio_stays_finite() -> None:
-    result = clipped_surrogate(torch.full((1, 1, 1), 1e4), torch.zeros(1, 1, 1), -torch.ones(1, 1, 1), torch.tensor([0.1]))
+    result = clipped_surrogate(
+        torch.full((1, 1, 1), 1e4), torch.zeros(1, 1, 1), -torch.ones(1, 1, 1), torch.tensor([0.1])
+    )
     assert torch.isfinite(result.loss)
 
 

@@ -83,7 +83,9 @@ def test_a_run_killed_before_its_first_checkpoint_starts_with_empty_metrics(tmp_
 def test_checkpoint_returns_what_was_saved_even_for_tied_weights(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run")
     tied = torch.randn(3, 4)
-    run.save_checkpoint(5, {"model": {"embed": tied, "head": tied, "view": tied.T}, "optimizer": {"0/step": tied[0, 0]}}, best=0.5)
+    run.save_checkpoint(
+        5, {"model": {"embed": tied, "head": tied, "view": tied.T}, "optimizer": {"0/step": tied[0, 0]}}, best=0.5
+    )
     checkpoint = open_run(tmp_path / "run").load_checkpoint()
     assert checkpoint is not None
     assert (checkpoint.step, checkpoint.counters) == (5, {"best": 0.5})

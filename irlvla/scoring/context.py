@@ -1,0 +1,200 @@
+"""Everything about a scene that scoring needs, worked out once from log and map."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+
+from irlvla.data.maps import CityMap
+from irlvla.errors import SceneDataError
+from irlvla.geometry import world_to_ego
+from irlvla.scoring.epdms import epdms
+from irlvla.scoring.progress import ego_progress
+from irlvla.scoring.rollout_scores import score_rollouts
+from irlvla.simulation.bicycle import AX, AY, HEADING, VX, VY, X, Y
+from irlvla.simulation.drivable import Road, nearby_polygons
+from irlvla.simulation.observation import Tracks, interpolate_tracks, red_lights, replayed
+from irlvla.simulation.pdm_closed import forecast, proposals, reference_of_proposal
+from irlvla.simulation.polygons import polygon_set
+from irlvla.simulation.reference import reference_poses, resample_poses, through_center
+from irlvla.simulation.route import centerline, correct_route, lanes_of_route, start_lane
+from irlvla.simulation.tracker import simulate
+from irlvla.simulation.traffic import RedLights, Traffic, traffic_from_boxes
+from irlvla.types import HISTORY_FRAMES, PLAN_POSES, Array, Frame, Scene, SubScores
+
+HISTORY_STEP_US = 100_000
+
+_NOTHING_FAILED = SubScores(
+    **{name: np.ones(()) for name in SubScores.names()}, has_earlier_frame=np.zeros((), dtype=np.bool_)
+)
+
+
+@dataclass(frozen=True)
+class ScoringContext:
+    """One scene as the scorer sees it: plain arrays, in the world frame unless said otherwise."""
+
+    token: str
+    map_location: str
+    now_us: int
+    """Time of the current frame."""
+    ego_state: Array
+    """[11] rear-axle state now."""
+    history_states: Array
+    """[H, 11] the 1.5 s before now at 0.1 s (H is 14 or 15), for history comfort."""
+    road: Road
+    tracks: Tracks
+    """Every object over the next four seconds as logged, those included that log replay removes."""
+    traffic: Traffic
+    """Log-replay traffic, laid out for the kernels."""
+    lights: RedLights
+    """Connectors of the logged route and when they are red."""
+    pdm_proposal: int
+    """Which of its 15 proposals PDM-Closed drives."""
+    pdm_reference: Array
+    """[41, 3] poses PDM-Closed asks for."""
+    pdm_rollout: Array
+    """[41, 11] states when they are tracked."""
+    pdm_progress_m: float
+    """Its progress along the route in log-replay traffic."""
+    pdm_gate: float
+    """Product of its multiplicative sub-scores in log-replay traffic."""
+    human_plan: Array
+    """[8, 3] what the human drove, in the ego frame; [0, 3] in a synthetic scene."""
+    human_rollout: Array
+    """[41, 11] states when that is tracked; [0, 11] in a synthetic scene."""
+    human_scores: SubScores
+    """Scalars: the human alone in log-replay traffic; all 1 in a synthetic scene, so that nothing is filtered."""
+
+    @property
+    def is_synthetic(self) -> bool:
+        return len(self.token) == 17
+
+
+def _ego_state(frame: Frame) -> Array:
+    """State [11] of a logged frame; steering and yaw rate are not logged and stay zero."""
+    x, y, heading = frame.ego_pose_world
+    state = np.zeros(11)
+    state[X], state[Y] = through_center(x, y, heading)
+    state[HEADING] = heading
+    state[VX], state[VY] = frame.ego_velocity_mps
+    state[AX], state[AY] = frame.ego_acceleration_mps2
+    return state
+
+
+def _history_states(scene: Scene) -> Array:
+    """States [H, 11] driven before now, sampled every 0.1 s from the first history frame; now itself is left out.
+
+    Source: navsim `PDMScorer._calculate_history_comfort`. 1.5 s to the microsecond give 14 states, slightly more 15.
+    """
+    times_us = np.array([frame.time_us for frame in scene.history], dtype=np.int64)
+    logged = np.stack([_ego_state(frame) for frame in scene.history])
+    wanted_us = np.arange(times_us[0], times_us[-1], HISTORY_STEP_US, dtype=np.int64)[:-1]
+    states = np.zeros((len(wanted_us), 11))
+    states[:, [X, Y, HEADING]] = resample_poses(logged[:, [X, Y, HEADING]], times_us, wanted_us)
+    for column in (VX, VY, AX, AY):
+        states[:, column] = np.interp(wanted_us, times_us, logged[:, column])
+    return states
+
+
+def _route(scene: Scene, city_map: CityMap) -> list[int]:
+    """Distinct blocks of the logged route."""
+    if not scene.now.roadblock_ids:
+        raise SceneDataError(scene.token, "the log gives no route; leave such scenes out with the filter's has_route")
+    route = list(dict.fromkeys(int(block) for block in scene.now.roadblock_ids))
+    unknown = [block for block in route if not city_map.has_roadblock(block)]
+    if unknown:
+        raise SceneDataError(
+            scene.token, f"the map of {city_map.location} knows no roadblock {unknown[0]}; log and map do not match"
+        )
+    return route
+
+
+def build_context(scene: Scene, city_map: CityMap) -> ScoringContext:
+    """Work out what scoring needs of a scene, PDM-Closed's and the human's drives included.
+
+    Args:
+        scene: History, now, and at least eight future frames.
+        city_map: The city the scene lies in.
+    Raises:
+        SceneDataError: The scene has no route, too short a future, or a route the map does not know.
+    Source: navsim `MetricCacheProcessor.compute_metric_cache`; PDM-Closed's memory across scenes is left out.
+    """
+    if len(scene.future) < PLAN_POSES or len(scene.history) < HISTORY_FRAMES:
+        raise SceneDataError(
+            scene.token,
+            f"has {len(scene.history)} history and {len(scene.future)} future frames, scoring needs "
+            f"{HISTORY_FRAMES} and {PLAN_POSES}",
+        )
+    logged_route = _route(scene, city_map)
+    now = scene.now
+    ego_state = _ego_state(now)
+    ego_pose = ego_state[:3]
+    following = (now, *scene.future[:PLAN_POSES])
+
+    route = correct_route(city_map, ego_pose, logged_route)
+    lanes = lanes_of_route(city_map, route)
+    if not lanes:
+        raise SceneDataError(scene.token, "no block of the route has a lane; log and map do not match")
+    geometries, kinds, ids = nearby_polygons(city_map, ego_pose)
+    start = start_lane(city_map, ego_pose, lanes, shapely.STRtree(geometries), ids)
+    is_lane = np.array([city_map.has_lane(int(lane)) for lane in ids], dtype=np.bool_)
+    road = Road(
+        polygon_set(geometries), kinds, np.isin(ids, lanes) & is_lane, centerline(city_map, start, lanes, route)
+    )
+
+    lights = red_lights(following, set(lanes_of_route(city_map, logged_route)), city_map)
+    tracks = interpolate_tracks(following)
+    replay = replayed(tracks, ego_pose)
+    traffic = traffic_from_boxes(replay.boxes, replay.present, replay.types, replay.first_speed_mps)
+
+    proposal, pdm_poses = _pdm_closed(
+        road,
+        ego_state,
+        interpolate_tracks([now]),
+        red_lights([now], set(lanes), city_map),
+        city_map.speed_limit_mps(start),
+    )
+    pdm_reference = reference_of_proposal(pdm_poses, now.time_us)
+    pdm_rollout = simulate(pdm_reference, ego_state)
+    pdm = score_rollouts(road, traffic, lights, pdm_rollout[None], None)
+
+    human_plan, human_rollout = np.zeros((0, 3)), np.zeros((0, 11))
+    human_scores = _NOTHING_FAILED
+    if not scene.is_synthetic:
+        poses_world = np.stack([frame.ego_pose_world for frame in scene.future[:PLAN_POSES]])
+        human_plan = world_to_ego(poses_world, now.ego_pose_world)
+        human_rollout = simulate(reference_poses(human_plan[None], ego_pose, now.time_us), ego_state)[0]
+        human = score_rollouts(road, traffic, lights, human_rollout[None], None).with_progress(np.ones(1))
+        human_scores = SubScores(*(np.squeeze(value) for value in vars(human).values()))
+    return ScoringContext(
+        token=scene.token,
+        map_location=scene.map_location,
+        now_us=now.time_us,
+        ego_state=ego_state,
+        history_states=_history_states(scene),
+        road=road,
+        tracks=tracks,
+        traffic=traffic,
+        lights=lights,
+        pdm_proposal=proposal,
+        pdm_reference=pdm_reference,
+        pdm_rollout=pdm_rollout,
+        pdm_progress_m=float(pdm.progress_m[0]),
+        pdm_gate=float(pdm.gate[0]),
+        human_plan=human_plan,
+        human_rollout=human_rollout,
+        human_scores=human_scores,
+    )
+
+
+def _pdm_closed(
+    road: Road, ego_state: Array, current: Tracks, lights: RedLights, speed_limit_mps: float | None
+) -> tuple[int, Array]:
+    """PDM-Closed's choice among its proposals, and that proposal's poses [41, 3]."""
+    expected = forecast(current, ego_state[:3], lights)
+    poses = proposals(road.centerline, ego_state, speed_limit_mps, expected)
+    scores = score_rollouts(road, expected.traffic, expected.lights, simulate(poses, ego_state), None)
+    best_m = (scores.progress_m * scores.gate).max()
+    share = ego_progress(scores.progress_m, scores.gate, best_m, 1.0)
+    choice = int(np.argmax(epdms(scores.with_progress(share))))
+    return choice, poses[choice]

@@ -1,0 +1,40 @@
+"""Split and scene-filter YAML files, laid out as NAVSIM ships its own."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from irlvla.world.filter import choose_scenes
+from irlvla.world.logs import write_atomically
+from irlvla.world.presets import WorldPreset
+
+SPLIT_NAMES = {"trainval": "world-train", "test": "world-test"}
+
+
+def write_splits(root: Path, preset: WorldPreset, seed: int, workers: int) -> None:
+    """Write `train_test_split/world-train.yaml` and `world-test.yaml` with their scene filters."""
+    for data_split, name in SPLIT_NAMES.items():
+        tokens = choose_scenes(root, data_split, preset, seed, workers)
+        _write_yaml(
+            root / "train_test_split" / f"{name}.yaml", {"data_split": data_split, "defaults": [{"scene_filter": name}]}
+        )
+        logs = sorted(file.stem for file in (root / "navsim_logs" / data_split).glob("*.pkl"))
+        _write_yaml(
+            root / "train_test_split" / "scene_filter" / f"{name}.yaml",
+            {
+                "_target_": "navsim.common.dataclasses.SceneFilter",
+                "_convert_": "all",
+                "num_history_frames": 4,
+                "num_future_frames": 10,
+                "frame_interval": 1,
+                "has_route": True,
+                "max_scenes": None,
+                "log_names": logs,
+                "tokens": tokens,
+            },
+        )
+
+
+def _write_yaml(file: Path, content: dict[str, Any]) -> None:
+    write_atomically(file, yaml.safe_dump(content, sort_keys=True).encode())
