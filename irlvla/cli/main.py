@@ -83,8 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
-        print(f"irlvla {name}: the disk is full ({error}); free space and run the command again: "
-              "what is finished is kept", file=sys.stderr)
+        print(
+            f"irlvla {name}: the disk is full ({error}); free space and run the command again: "
+            "what is finished is kept",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print(f"\nirlvla {name}: interrupted; the same command goes on from where it stopped", file=sys.stderr)

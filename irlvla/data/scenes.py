@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from irlvla.data.log_index import LogSummary, file_version, summarise_logs
 from irlvla.data.logs import MAP_LOCATIONS, MAX_FRAME_GAP_S, FrameFault, LogScan, frame_from_synthetic, scan_log
 from irlvla.data.pickles import DevkitObject, load_pickle
 from irlvla.data.splits import SceneFilter, Split, data_root, load_split, with_future_frames
@@ -128,13 +129,22 @@ class SceneSet(Sequence[Scene]):
         return SceneSet(self.root, self.split, (e for e in self._entries if e.token in wanted), self.failures)
 
 
-def open_scenes(root: Path | None, split: str | Path | Split, *, num_future_frames: int | None = None) -> SceneSet:
+def open_scenes(
+    root: Path | None,
+    split: str | Path | Split,
+    *,
+    num_future_frames: int | None = None,
+    workers: int = 1,
+    cache: Path | None = None,
+) -> SceneSet:
     """Find the scenes of a split.
 
     Args:
         root: Data root; None takes OPENSCENE_DATA_ROOT.
         split: Name or YAML file of a split, or the split itself.
         num_future_frames: Frames after the current one, instead of the split's own number; 0 for planning alone.
+        workers: Processes to read logs with.
+        cache: Folder that remembers which scenes each log holds, so that the next start need not read the logs.
     Returns:
         The scenes. Those that cannot be read are in `failures`.
     Raises:
@@ -156,13 +166,12 @@ def open_scenes(root: Path | None, split: str | Path | Split, *, num_future_fram
     failures: list[SceneFailure] = []
     last_tokens: set[str] = set()
     limit = split.scene_filter.max_scenes
-    for path in paths:
-        try:
-            scan = _scan(path, root / "sensor_blobs" / split.data_split)
-        except DataError as error:
-            failures.append(SceneFailure(path.stem, str(error), "load"))
+    logs = summarise_logs(paths, root / "sensor_blobs" / split.data_split, workers=workers, cache=cache)
+    for path, log in zip(paths, logs, strict=False):
+        if log.damage:
+            failures.append(SceneFailure(path.stem, log.damage, "load"))
             continue
-        _add_windows(scan, path, split.scene_filter, entries, failures, last_tokens)
+        _add_windows(log, path, split.scene_filter, entries, failures, last_tokens)
         if limit is not None and len(entries) >= limit:
             del entries[limit:]
             break
@@ -294,7 +303,7 @@ def _surroundings(token: str, time_us: int, detections: DevkitObject, statuses: 
 
 
 def _scan(path: Path, sensor_root: Path) -> LogScan:
-    return _scan_version(path, sensor_root, *_file_version(path))
+    return _scan_version(path, sensor_root, *file_version(path))
 
 
 @lru_cache(maxsize=8)
@@ -302,17 +311,8 @@ def _scan_version(path: Path, sensor_root: Path, _modified_ns: int, _size: int) 
     return scan_log(path, sensor_root)
 
 
-def _file_version(path: Path) -> tuple[int, int]:
-    """Modification time and size: a file rewritten in place is another file."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    return status.st_mtime_ns, status.st_size
-
-
 def _add_windows(
-    scan: LogScan,
+    log: LogSummary,
     path: Path,
     scene_filter: SceneFilter,
     entries: list[SceneEntry],
@@ -320,30 +320,28 @@ def _add_windows(
     last_tokens: set[str],
 ) -> None:
     """Every window of a log that the filter wants goes into `entries`, or with its reason into `failures`."""
-    for start in range(0, len(scan.frames) - scene_filter.num_frames + 1, scene_filter.stride):
-        window = scan.frames[start : start + scene_filter.num_frames]
-        now = window[scene_filter.num_history_frames - 1]
-        if scene_filter.tokens is not None and now.token not in scene_filter.tokens:
+    for start in range(0, len(log.tokens) - scene_filter.num_frames + 1, scene_filter.stride):
+        stop, now = start + scene_filter.num_frames, start + scene_filter.num_history_frames - 1
+        token = log.tokens[now]
+        if scene_filter.tokens is not None and token not in scene_filter.tokens:
             continue
-        if scene_filter.has_route and isinstance(now, Frame) and not now.roadblock_ids:
+        if scene_filter.has_route and not log.has_route[now]:
             continue
-        reason = _window_fault(window)
-        if reason is not None or isinstance(now, FrameFault):
-            failures.append(SceneFailure(now.token, f"{path}: {reason}", "load"))
-            continue
-        last_tokens.add(window[-1].token)
-        entries.append(SceneEntry(now.token, path, start, now.time_us))
+        reason = _window_fault(log, start, stop)
+        if reason is None:
+            last_tokens.add(log.tokens[stop - 1])
+            entries.append(SceneEntry(token, path, start, log.times_us[now]))
+        else:
+            failures.append(SceneFailure(token, f"{path}: {reason}", "load"))
 
 
-def _window_fault(window: Sequence[Frame | FrameFault]) -> str | None:
-    previous: Frame | None = None
-    for frame in window:
-        if isinstance(frame, FrameFault):
-            return f"frame {frame.token}: {frame.reason}"
-        if previous is not None and frame.time_us - previous.time_us > MAX_FRAME_GAP_S * 1e6:
-            gap_s = (frame.time_us - previous.time_us) * 1e-6
-            return f"{gap_s:.2f} s are missing between frames {previous.token} and {frame.token}"
-        previous = frame
+def _window_fault(log: LogSummary, start: int, stop: int) -> str | None:
+    for frame in range(start, stop):
+        if log.faults[frame]:
+            return f"frame {log.tokens[frame]}: {log.faults[frame]}"
+        gap_s = (log.times_us[frame] - log.times_us[frame - 1]) * 1e-6
+        if frame > start and gap_s > MAX_FRAME_GAP_S:
+            return f"{gap_s:.2f} s are missing between frames {log.tokens[frame - 1]} and {log.tokens[frame]}"
     return None
 
 

@@ -20,8 +20,9 @@ OBJECT_COLOURS = dict(
 )
 PLAN_COLOURS = ("#ff7a1a", "#3b82f6", "#e0399a", "#8b5cf6", "#14b8c4", "#a3a51d")
 HUMAN_COLOUR = "#22b573"
-RIBBON_WIDTH_M = 0.7
-RIBBON_OPACITY = 0.7
+RIBBON_WIDTH_M = 0.45
+"""Of the plan on top; each one below is wider by as much, so that plans on top of each other can all be seen."""
+RIBBON_OPACITY = 0.75
 FARTHEST_BOX_M = 70.0
 
 
@@ -74,13 +75,14 @@ def draw_camera(
     """
     stored_height, stored_width = image.shape[:2]
     height_px = round(stored_height * width_px / stored_width)
-    picture: Image = cv2.resize(image, (width_px, height_px), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    smoothing = cv2.INTER_AREA if width_px < stored_width else cv2.INTER_CUBIC
+    picture: Image = cv2.resize(image, (width_px, height_px), interpolation=smoothing).astype(np.uint8, copy=False)
     view = lens(camera, (stored_width, stored_height), (width_px, height_px))
     if boxes is not None:
         _draw_boxes(picture, boxes, view)
     ground_z_m = 0.0 if boxes is None else ground_height_m(boxes)
-    for plan in plans:
-        _draw_ribbon(picture, plan, view, ground_z_m)
+    for index, plan in enumerate(plans):
+        _draw_ribbon(picture, plan, view, ground_z_m, RIBBON_WIDTH_M * min(len(plans) - index, 3))
     return picture
 
 
@@ -98,7 +100,7 @@ def box_wires(boxes: Array) -> Array:
     return corners[:, np.array(edges)]
 
 
-def ribbon(poses: Array, *, width_m: float = RIBBON_WIDTH_M, step_m: float = 0.5) -> Array:
+def ribbon(poses: Array, width_m: float, step_m: float = 0.5) -> Array:
     """Quadrilaterals [N, 4, 2] on the ground along a plan [P, 3], straight between poses as the scorer reads it."""
     path = np.concatenate([np.zeros((1, 2)), poses[:, :2]])
     lengths = np.hypot(*np.diff(path, axis=0).T)
@@ -144,9 +146,9 @@ def _draw_boxes(picture: Image, boxes: Boxes, view: Lens) -> None:
         cv2.polylines(picture, curves, False, colour, thickness, cv2.LINE_AA, shift=4)
 
 
-def _draw_ribbon(picture: Image, plan: DrawnPlan, view: Lens, ground_z_m: float) -> None:
+def _draw_ribbon(picture: Image, plan: DrawnPlan, view: Lens, ground_z_m: float, width_m: float) -> None:
     overlay = picture.copy()
-    for corners in ribbon(plan.poses):
+    for corners in ribbon(plan.poses, width_m):
         outline = project_polygon(np.column_stack([corners, np.full(4, ground_z_m)]), view)
         if len(outline):
             cv2.fillConvexPoly(overlay, _fixed_point(outline), _rgb(plan.colour), cv2.LINE_AA, shift=4)

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,8 +39,15 @@ OnProgress = Callable[[int, int], None]
 class PredictsReward(Protocol):
     """The reward world model, as far as evaluation knows it."""
 
-    def predict(self, scenes: Sequence[Scene], plans: Array) -> Array:
-        """Expected EPDMS [S, C] of plans [S, C, 8, 3]."""
+    def predict(
+        self,
+        scenes: Sequence[Scene],
+        plans: Array,
+        history_comfort: Array | None = None,
+        extended_comfort: Array | None = None,
+        has_earlier_frame: NDArray[np.bool_] | None = None,
+    ) -> Array:
+        """Expected EPDMS [S, C] of plans [S, C, 8, 3], given their exact comfort."""
         ...
 
 
@@ -78,7 +86,6 @@ def evaluate(
     tokens = [token for token in scenes.tokens if token in contexts]
     failed += [SceneFailure(t, "has no scoring context") for t in scenes.tokens if t not in contexts and t not in known]
     plans: list[list[Array]] = [[] for _ in policies]
-    rewards: list[Array] = []
     kept: list[str] = []
     for first in range(0, len(tokens), CHUNK_SCENES):
         chunk = [scenes.by_token(token) for token in tokens[first : first + CHUNK_SCENES]]
@@ -87,8 +94,6 @@ def evaluate(
             kept += [scene.token for scene in chunk]
             for parts, of_policy in zip(plans, poses, strict=True):
                 parts.append(of_policy)
-            if reward is not None:
-                rewards.append(reward.predict(chunk, np.stack([_at_2_hz(p) for p in poses], axis=1)))
         if on_progress is not None:
             on_progress(min(first + CHUNK_SCENES, len(tokens)), len(tokens))
     if not kept:
@@ -99,24 +104,15 @@ def evaluate(
     log_names = tuple(scenes.log_name(token) for token in kept)
     place = {token: index for index, token in enumerate(kept)}
     earlier = np.array([place.get(scenes.earlier_token(token) or "", -1) for token in kept], dtype=np.int64)
-    predicted = np.concatenate(rewards) if rewards else None
     scored = []
-    for index, policy in enumerate(policies):
-        poses_S = np.concatenate(plans[index])
+    for policy, parts in zip(policies, plans, strict=True):
+        poses_S = np.concatenate(parts)
         filtered, raw = score_policy(ordered, poses_S, earlier)
-        scored.append(
-            PolicyScores(
-                policy=policy.name,
-                seed=getattr(policy, "seed", None),
-                tokens=tuple(kept),
-                log_names=log_names,
-                poses=poses_S,
-                filtered=filtered,
-                raw=raw,
-                epdms=epdms(filtered),
-                predicted_reward=None if predicted is None else predicted[:, index],
-            )
-        )
+        seed = getattr(policy, "seed", None)
+        scored.append(PolicyScores(policy.name, seed, tuple(kept), log_names, poses_S, filtered, raw, epdms(filtered)))
+    if reward is not None:
+        predicted = predict_rewards(reward, scenes, scored)
+        scored = [replace(scores, predicted_reward=predicted[:, i]) for i, scores in enumerate(scored)]
     facts = {"split": scenes.split.name, "scenes": len(kept), "logs": len(set(log_names)), "failures": len(failed)}
     results = Results({**measurement_stamps(), **facts, **(stamps or {})}, tuple(scored), tuple(failed))
     if out is not None:
@@ -140,6 +136,23 @@ def score_policy(
     raw = with_extended_comfort(contexts, rollout.states_world[:, 0], earlier_index, raw)
     human = stack_sub_scores([context.human_scores for context in contexts])
     return apply_human_filter(raw, human), raw
+
+
+def predict_rewards(reward: PredictsReward, scenes: SceneSet, scored: Sequence[PolicyScores]) -> Array:
+    """What a reward world model expects of every policy's plans, [S, policy].
+
+    Comfort is handed to it as scored: it follows from plans alone, and is exact in training too.
+    """
+    tokens, paired = scored[0].tokens, scored[0].filtered.has_earlier_frame
+    plans = np.stack([_at_2_hz(scores.poses) for scores in scored], axis=1)
+    comfort = np.stack([scores.filtered.history_comfort for scores in scored], axis=1)
+    between_frames = np.stack([scores.filtered.two_frame_extended_comfort for scores in scored], axis=1)
+    parts = []
+    for first in range(0, len(tokens), CHUNK_SCENES):
+        here = slice(first, first + CHUNK_SCENES)
+        chunk = [scenes.by_token(token) for token in tokens[here]]
+        parts.append(reward.predict(chunk, plans[here], comfort[here], between_frames[here], paired[here]))
+    return np.concatenate(parts)
 
 
 def measurement_stamps() -> dict[str, Any]:

@@ -34,7 +34,7 @@ p { margin: 0 0 12px; max-width: 72ch; }
 .chips { display: flex; flex-wrap: wrap; gap: 6px; margin: 14px 0 22px; padding: 0; list-style: none; }
 .chips li { background: var(--tint); border-radius: 99px; padding: 2px 11px; font-size: .82rem; }
 .chips b { font-weight: 500; color: var(--ink-soft); margin-right: 4px; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(200px, 1fr)); gap: 14px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(46%, 200px), 1fr)); gap: 14px; }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 14px; padding: 16px 18px; }
 .figure { font-size: 2.2rem; font-weight: 650; line-height: 1.1; letter-spacing: -.03em; }
 .figure.good { color: var(--good); } .figure.bad { color: var(--bad); }
@@ -126,6 +126,21 @@ training runs{% endif %} (paired bootstrap).</p>
 <div class="card">{{ chart.svg|safe }}<div class="soft">{{ chart.note }}</div></div>
 {% endfor %}
 </div>
+{% endif %}
+
+{% if reward_check and reward_check.lines %}
+<h2>What the reward world model knows</h2>
+<div class="card scroll"><table>
+<thead><tr><th>plans</th><th>number</th><th>rank correlation</th><th>best-of-N regret</th><th>mean error</th>
+{% for short in reward_check.judged %}<th>{{ short }} AUC</th>{% endfor %}</tr></thead>
+<tbody>
+{% for line in reward_check.lines %}
+<tr><td>{{ line.plans }}</td><td>{{ line.count }}</td><td>{{ line.rank }}</td><td>{{ line.regret }}</td>
+<td>{{ line.error }}</td>{% for area in line.areas %}<td>{{ area }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+<p class="soft" style="margin-top:10px">On {{ reward_check.scenes }} scenes of logs it was never trained on. Rank
+correlation is taken within a scene; regret is what the best-looking plan lacks to the best one.</p>
 {% endif %}
 
 {% if hacking %}

@@ -5,11 +5,11 @@ torch is imported by the learned ones alone, when they are made: evaluating plan
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from irlvla.data.plans import PlanTable, load_plans
 from irlvla.data.scenes import human_plan
@@ -19,20 +19,21 @@ from irlvla.scoring.context import ScoringContext
 from irlvla.types import PLAN_POSES, PLAN_STEP_S, Array, Scene
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from irlvla.model.driving_vla import DrivingVLA
     from irlvla.model.inputs import SceneInputs
 
 BATCH_SCENES = 32
 
 
-@dataclass(frozen=True)
 class ConstantVelocity:
     """Straight ahead at the speed of this moment.
 
     Source: navsim 0a380a9 `ConstantVelocityAgent`.
     """
 
-    name: str = "constant velocity"
+    name = "constant velocity"
 
     def plan(self, scenes: Sequence[Scene]) -> Array:
         speed_mps = np.array([np.hypot(*scene.now.ego_velocity_mps) for scene in scenes])
@@ -41,11 +42,10 @@ class ConstantVelocity:
         return poses
 
 
-@dataclass(frozen=True)
 class Human:
     """What the human drove, read from the log."""
 
-    name: str = "human"
+    name = "human"
 
     def plan(self, scenes: Sequence[Scene]) -> Array:
         return np.stack([human_plan(scene) for scene in scenes])
@@ -125,11 +125,11 @@ class LearnedPolicy:
     """
 
     def __init__(self, run: Path, *, name: str | None = None, device: str | None = None) -> None:
+        weights, stage, self.seed = _finished_run(run)
         import torch
 
         from irlvla.model.driving_vla import DrivingVLA
 
-        weights, stage, self.seed = _finished_run(run)
         self.name = name or stage
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.vla: DrivingVLA = DrivingVLA.from_pretrained(weights).to(self.device).eval()
@@ -173,24 +173,52 @@ class LearnedReward:
     """
 
     def __init__(self, run: Path, driver: LearnedPolicy, *, pessimism_beta: float = 0.0) -> None:
+        weights, _, self.seed = _finished_run(run)
         from irlvla.model.reward import RewardWorldModel
 
-        weights, _, self.seed = _finished_run(run)
         self.driver = driver
         self.pessimism_beta = pessimism_beta
         self.model: RewardWorldModel = RewardWorldModel.from_pretrained(weights).to(driver.device).eval()
 
-    def predict(self, scenes: Sequence[Scene], plans: Array) -> Array:
-        """Expected EPDMS [S, C] of plans [S, C, 8, 3], without extended comfort."""
+    def predict(
+        self,
+        scenes: Sequence[Scene],
+        plans: Array,
+        history_comfort: Array | None = None,
+        extended_comfort: Array | None = None,
+        has_earlier_frame: NDArray[np.bool_] | None = None,
+    ) -> Array:
+        """Expected EPDMS [S, C] of plans.
+
+        Args:
+            scenes: S scenes.
+            plans: [S, C, 8, 3] in each scene's ego frame.
+            history_comfort: [S, C] exact values, which need no scene to be known; the model guesses without.
+            extended_comfort: [S, C] exact values.
+            has_earlier_frame: [S] where extended comfort counts; nowhere if left out.
+        """
         import torch
+
+        def on_device(values: Array) -> "Tensor":
+            return torch.as_tensor(values, dtype=torch.float32).to(self.driver.device)
 
         parts, first = [], 0
         with torch.no_grad():
             for inputs in _inputs(self.driver.vla, scenes, self.driver.device):
-                tokens = self.driver.vla.encode(inputs)
-                poses = torch.as_tensor(plans[first : first + len(inputs)], dtype=torch.float32)
+                here = slice(first, first + len(inputs))
                 first += len(inputs)
-                reward = self.model.reward(poses.to(self.driver.device), tokens, self.pessimism_beta)
+                tokens, poses = self.driver.vla.encode(inputs), on_device(plans[here])
+                comfort = None if history_comfort is None else on_device(history_comfort[here])
+                reward = self.model.reward(poses, tokens, self.pessimism_beta, comfort)
+                if extended_comfort is not None and has_earlier_frame is not None and has_earlier_frame[here].any():
+                    rows = torch.as_tensor(np.flatnonzero(has_earlier_frame[here]))
+                    reward[rows] = self.model.reward(
+                        poses[rows],
+                        tokens.index_select(rows),
+                        self.pessimism_beta,
+                        None if comfort is None else comfort[rows],
+                        on_device(extended_comfort[here])[rows],
+                    )
                 parts.append(reward.double().cpu().numpy())
         return np.concatenate(parts)
 

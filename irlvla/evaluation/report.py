@@ -136,6 +136,7 @@ def write_report(
                 [(r.policy, r.epdms, colours[r.policy]) for r in rows], title="EPDMS, 95 % interval"
             ),
             training=_training_charts(curves),
+            reward_check=_reward_check((runs or {}).get("reward")),
             hacking=_hacking(curves.get("ppo"), results, rows, subject, colours),
             groups=_scene_groups(results, scenes, subject, reference, colours, answer, scenes_a_group),
             failures=results.failures,
@@ -247,17 +248,8 @@ def _training_charts(curves: Mapping[Stage, Curves]) -> list[dict[str, str]]:
             (line_chart(errors, title="Imitation: distance to the human (m)"), "On logs that were never trained on.")
         )
     if "reward" in curves:
-        run = curves["reward"]
-        ranks = _series(run, "held_out/rank_correlation", "all plans", blue)
-        ranks += _series(run, "held_out/rank_correlation/policy", "policy's plans", orange)
-        charts.append(
-            (
-                line_chart(ranks, title="Reward world model: rank correlation"),
-                "Within a scene, predicted reward against true score of plans on held-out logs; 1 is perfect.",
-            )
-        )
-        losses = _series(run, "loss", "loss", blue, noisy=True)
-        charts.append((line_chart(losses, title="Reward world model: training loss"), ""))
+        losses = _series(curves["reward"], "loss", "loss", blue, noisy=True)
+        charts.append((line_chart(losses, title="Reward world model: training loss"), "Sum over the sub-scores."))
     if "ppo" in curves:
         run = curves["ppo"]
         charts.append(
@@ -271,6 +263,45 @@ def _training_charts(curves: Mapping[Stage, Curves]) -> list[dict[str, str]]:
             )
         )
     return [{"svg": svg, "note": note} for svg, note in charts if svg]
+
+
+def _reward_check(run: Path | None) -> dict[str, Any] | None:
+    """What the reward stage found its model can do on logs it never saw, from the run's report.json."""
+    if run is None or not (run / "report.json").is_file():
+        return None
+    measured = json.loads((run / "report.json").read_text(encoding="utf-8")).get("held_out_logs") or {}
+    lines = [
+        {
+            "plans": label,
+            "count": f"{group['plans']:,}",
+            "rank": "–" if group["rank_correlation"] is None else f"{group['rank_correlation']:.2f}",
+            "regret": points(group["best_of_n_regret"]),
+            "error": points(group["mean_absolute_error"]),
+            "areas": [_decimals(group["sub_scores"].get(name, {}).get("area_under_curve")) for name in _JUDGED],
+        }
+        for key, label in _PLAN_GROUPS.items()
+        if (group := measured.get(key))
+    ]
+    return {"lines": lines, "judged": [SHORT_NAMES[name] for name in _JUDGED], "scenes": measured.get("scenes")}
+
+
+_PLAN_GROUPS = {
+    "all_kinds": "all plans",
+    "policy_plans": "the policy's own",
+    "kinds_never_trained_on": "kinds never trained on",
+}
+_JUDGED = (
+    "no_at_fault_collisions",
+    "drivable_area_compliance",
+    "driving_direction_compliance",
+    "traffic_light_compliance",
+    "time_to_collision_within_bound",
+    "lane_keeping",
+)
+
+
+def _decimals(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _hacking(
@@ -408,7 +439,7 @@ def _scene_card(
 
 def _pictures(scene: Scene, plans: Sequence[DrawnPlan]) -> tuple[list[dict[str, str]], str]:
     """The front cameras with plans and boxes; and a sentence where there are none."""
-    pictures = []
+    pictures, missing = [], "The log names no camera images for this scene."
     for name in FRONT_CAMERAS:
         camera = scene.now.cameras.get(name)
         if camera is None or camera.image_path is None:
@@ -416,8 +447,9 @@ def _pictures(scene: Scene, plans: Sequence[DrawnPlan]) -> tuple[list[dict[str, 
         try:
             image = load_image(camera)
         except DataError as error:
-            return [], f"No camera images: {error}"
+            missing = f"No camera images: {error}"
+            continue
         width_px = PICTURE_WIDTH_PX.get(name, SMALL_PICTURE_WIDTH_PX)
         drawn = draw_camera(camera, image, plans=plans, boxes=scene.now.boxes, width_px=width_px)
         pictures.append({"name": name, "data": jpeg_data_uri(drawn)})
-    return pictures, "" if pictures else "The log names no camera images for this scene."
+    return pictures, "" if pictures else missing

@@ -1,8 +1,10 @@
 """Checkpoints: a folder with config.json and model.safetensors; nothing in it is ever unpickled."""
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,41 @@ from irlvla.errors import ConfigError, DataError
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model folder that has been read, except for its weights."""
+
+    folder: Path
+    settings: dict[str, Any]
+    """As given to `save_checkpoint`."""
+    texts: dict[str, str]
+    """Content of the further text files, by name."""
+
+    def load_weights(self, module: nn.Module) -> None:
+        """Put the stored weights into a module built from `settings`.
+
+        Raises:
+            ConfigError: the weights do not fit the module.
+            DataError: the file is missing or damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        path = self.folder / WEIGHTS_FILE
+        if not path.is_file():
+            raise DataError(f"no {WEIGHTS_FILE} in {self.folder}; only safetensors checkpoints are read")
+        try:
+            weights = load_file(path)
+        except SafetensorError as error:
+            raise DataError(f"{path} is damaged ({error}); restore it or train again") from error
+        expected = module.state_dict()
+        wrong = set(expected) ^ set(weights)
+        wrong |= {name for name in set(expected) & set(weights) if expected[name].shape != weights[name].shape}
+        if wrong:
+            raise ConfigError(f"{path} does not fit its {CONFIG_FILE}: {', '.join(sorted(wrong)[:5])}")
+        module.load_state_dict(weights)
 
 
 def save_checkpoint(
@@ -34,57 +71,46 @@ def save_checkpoint(
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
+    hashes = {}
     for name, text in (texts or {}).items():
         _write_whole(folder / name, text.encode())
-    contiguous = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    _write_whole(folder / WEIGHTS_FILE, save(contiguous))
-    content = {"kind": kind, "format": FORMAT, "model": dict(settings)}
+        hashes[name] = hashlib.sha256(text.encode()).hexdigest()
+    # Tied weights share memory, which safetensors refuses; clones do not.
+    apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    _write_whole(folder / WEIGHTS_FILE, save(apart))
+    content = {"kind": kind, "format": FORMAT, "model": dict(settings), "sha256": hashes}
     _write_whole(folder / CONFIG_FILE, json.dumps(content, indent=2).encode())
 
 
-def load_checkpoint(folder: Path, kind: str) -> tuple[dict[str, Any], Callable[[nn.Module], None]]:
-    """Read a model folder.
+def load_checkpoint(folder: Path, kind: str) -> StoredModel:
+    """Read a model folder, all but its weights.
 
-    Returns:
-        the stored settings, and a function that loads the stored weights into a module built from them.
     Raises:
-        ConfigError: the folder holds another kind or format of model, or weights that do not fit the module.
+        ConfigError: the folder holds another kind or format of model.
         DataError: a file is missing or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise DataError(f"no {CONFIG_FILE} in {folder}; is this a model folder of a finished run?")
     try:
-        content = json.loads(path.read_text())
-        found, version, settings = content["kind"], content["format"], content["model"]
+        content = json.loads(path.read_bytes())
+        found, version, settings, hashes = (content[key] for key in ("kind", "format", "model", "sha256"))
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); restore it or train again") from error
     if found != kind:
         raise ConfigError(f"{folder} holds a {found}, not a {kind}")
     if version != FORMAT:
         raise ConfigError(f"{folder} has checkpoint format {version}; this program reads format {FORMAT}")
-
-    def load(module: nn.Module) -> None:
-        weights_path = folder / WEIGHTS_FILE
-        if not weights_path.is_file():
-            raise DataError(f"no {WEIGHTS_FILE} in {folder}; only safetensors checkpoints are read")
+    texts = {}
+    for name, sha256 in hashes.items():
         try:
-            weights = load_file(weights_path)
-        except SafetensorError as error:
-            raise DataError(f"{weights_path} is damaged ({error}); restore it or train again") from error
-        expected = module.state_dict()
-        wrong = sorted(
-            set(expected) ^ set(weights)
-            | {name for name in set(expected) & set(weights) if expected[name].shape != weights[name].shape}
-        )
-        if wrong:
-            raise ConfigError(f"{weights_path} does not fit its {CONFIG_FILE}: {', '.join(wrong[:5])}")
-        module.load_state_dict(weights)
-
-    return settings, load
+            stored = (folder / name).read_bytes()
+        except OSError as error:
+            raise DataError(f"{folder / name} cannot be read ({error.strerror}); restore it or train again") from error
+        if hashlib.sha256(stored).hexdigest() != sha256:
+            raise DataError(f"{folder / name} is damaged or was edited; restore it or train again")
+        texts[name] = stored.decode()
+    return StoredModel(folder, settings, texts)
 
 
 def _write_whole(path: Path, content: bytes) -> None:

@@ -130,8 +130,8 @@ class ModelConfig:
             raise ConfigError(f"cameras {unknown or '()'} are not among {', '.join(CAMERA_NAMES)}")
         if self.d_model % self.n_heads:
             raise ConfigError(f"d_model {self.d_model} is not a multiple of n_heads {self.n_heads}")
-        if self.bev_cells % self.bev_tokens:
-            raise ConfigError(f"bev_cells {self.bev_cells} is not a multiple of bev_tokens {self.bev_tokens}")
+        if self.bev_cells % (2 * self.bev_tokens):
+            raise ConfigError(f"bev_cells {self.bev_cells} is not a multiple of twice bev_tokens {self.bev_tokens}")
         if self.lidar_cells_per_bev_cell not in (2, 4, 6, 8):
             raise ConfigError(f"lidar_cells_per_bev_cell {self.lidar_cells_per_bev_cell} is not 2, 4, 6 or 8")
         if self.image_height % 32 or self.image_width % 32:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from irlvla.errors import ConfigError, DataError
+from irlvla.errors import ConfigError
 from irlvla.model.backbone import ImageFeatures, VisionEncoder
 from irlvla.model.checkpoint import load_checkpoint, save_checkpoint
 from irlvla.model.command import CommandEncoder
@@ -126,16 +126,12 @@ class DrivingVLA(nn.Module):
             ConfigError: the folder holds another kind of model, or its settings do not fit.
             DataError: a file is missing or damaged.
         """
-        folder = Path(folder)
-        settings, load = load_checkpoint(folder, "driving_vla")
-        config = ModelConfig.from_dict(settings)
-        tokenizer = tokenizer_from_text(_read(folder / TOKENIZER_FILE))
-        try:
-            parts = json.loads(_read(folder / PARTS_FILE))
-        except ValueError as error:
-            raise DataError(f"{folder / PARTS_FILE} is damaged ({error}); restore it or train again") from error
+        stored = load_checkpoint(Path(folder), "driving_vla")
+        config = ModelConfig.from_dict(stored.settings)
+        tokenizer = tokenizer_from_text(stored.texts[TOKENIZER_FILE])
+        parts = json.loads(stored.texts[PARTS_FILE])
         model = cls(config, tokenizer, PlanSpace(config.plan_coefficients), parts)
-        load(model)
+        stored.load_weights(model)
         return model.eval()
 
     def _encode(
@@ -161,10 +157,3 @@ class DrivingVLA(nn.Module):
             ego_status=inputs.ego_status,
         )
         return tokens, spatial
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); restore it or train again") from error

@@ -20,6 +20,13 @@ from irlvla.model.attention import SceneAttention, sample_bev
 from irlvla.model.checkpoint import load_checkpoint, save_checkpoint
 from irlvla.model.config import ModelConfig
 from irlvla.model.tokens import SceneTokens
+from irlvla.scoring.epdms import (
+    EXTENDED_COMFORT_WEIGHT,
+    HISTORY_COMFORT_WEIGHT,
+    LANE_KEEPING_WEIGHT,
+    PROGRESS_WEIGHT,
+    TIME_TO_COLLISION_WEIGHT,
+)
 from irlvla.types import PLAN_POSES, PLAN_STEP_S
 
 THREE_CLASS = ("no_at_fault_collisions", "driving_direction_compliance")
@@ -37,19 +44,21 @@ REGRESSED = ("ego_progress",)
 PREDICTED = (*THREE_CLASS, *BINARY, *REGRESSED)
 """Sub-scores with a head. Extended comfort has none: it follows exactly from two frames' plans."""
 
-MULTIPLICATIVE = (
+GATES = (
     "no_at_fault_collisions",
     "drivable_area_compliance",
     "driving_direction_compliance",
     "traffic_light_compliance",
 )
+"""Sub-scores that multiply."""
 WEIGHTS = {
-    "ego_progress": 5.0,
-    "time_to_collision_within_bound": 5.0,
-    "lane_keeping": 2.0,
-    "history_comfort": 2.0,
-    "two_frame_extended_comfort": 2.0,
+    "ego_progress": PROGRESS_WEIGHT,
+    "time_to_collision_within_bound": TIME_TO_COLLISION_WEIGHT,
+    "lane_keeping": LANE_KEEPING_WEIGHT,
+    "history_comfort": HISTORY_COMFORT_WEIGHT,
+    "two_frame_extended_comfort": EXTENDED_COMFORT_WEIGHT,
 }
+"""Weights of the sub-scores that add."""
 RARE_CLASS_WEIGHT_LIMIT = 8.0
 """Most that a rare outcome counts against a common one in a batch."""
 
@@ -85,7 +94,7 @@ class TrajectoryEncoder(nn.Module):
 
     def forward(self, poses_BGP3: Tensor, tokens: SceneTokens) -> Tensor:
         """[B, G, D]"""
-        seen = sample_bev(tokens.bev_map, _outline_points(poses_BGP3).flatten(1, 3), self.config)
+        seen = sample_bev(tokens.bev_map, outline_points(poses_BGP3).flatten(1, 3), self.config)
         seen = seen.unflatten(1, (poses_BGP3.shape[1], PLAN_POSES, 5)).flatten(3)
         hidden = self.look(seen) + self.motion(_motion(poses_BGP3, tokens.ego_status)) + self.time
         return self.join(self.pose(hidden).flatten(2))
@@ -198,20 +207,20 @@ class RewardWorldModel(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write config.json and model.safetensors; a reader never sees a half-written file."""
-        save_checkpoint(folder, "reward_world_model", self.config.to_dict(), self.state_dict())
+        save_checkpoint(Path(folder), "reward_world_model", self.config.to_dict(), self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "RewardWorldModel":
-        """Load what `save_pretrained` wrote.
+        """Load what `save_pretrained` wrote, ready for use (evaluation mode).
 
         Raises:
             ConfigError: the folder holds another kind of model, or its settings do not fit.
             DataError: a file is missing or damaged.
         """
-        settings, load = load_checkpoint(folder, "reward_world_model")
-        model = cls(ModelConfig.from_dict(settings))
-        load(model)
-        return model
+        stored = load_checkpoint(Path(folder), "reward_world_model")
+        model = cls(ModelConfig.from_dict(stored.settings))
+        stored.load_weights(model)
+        return model.eval()
 
 
 class SceneCritic(nn.Module):
@@ -219,6 +228,7 @@ class SceneCritic(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         width = config.d_model
         self.query = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.layers = SceneAttention(width, config.n_heads, config.dropout, layers=1)
@@ -230,6 +240,18 @@ class SceneCritic(nn.Module):
         query = self.query.expand(len(tokens), -1, -1)
         return self.value(self.layers(query, self.layers.read(tokens), tokens.command[:, None]))[:, 0, 0]
 
+    def save_pretrained(self, folder: Path) -> None:
+        """Write config.json and model.safetensors; a reader never sees a half-written file."""
+        save_checkpoint(Path(folder), "scene_critic", self.config.to_dict(), self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "SceneCritic":
+        """Load what `save_pretrained` wrote; raises as `RewardWorldModel.from_pretrained` does."""
+        stored = load_checkpoint(Path(folder), "scene_critic")
+        model = cls(ModelConfig.from_dict(stored.settings))
+        stored.load_weights(model)
+        return model.eval()
+
 
 def epdms_tensor(scores: Mapping[str, Tensor], extended_comfort: Tensor | None = None) -> Tensor:
     """EPDMS of predicted sub-scores; differentiable twin of `irlvla.scoring.epdms.epdms`.
@@ -239,7 +261,7 @@ def epdms_tensor(scores: Mapping[str, Tensor], extended_comfort: Tensor | None =
         extended_comfort: broadcastable to [...]; without it its weight drops out, as for a frame with no earlier one.
     """
     gate = torch.ones_like(scores["ego_progress"])
-    for name in MULTIPLICATIVE:
+    for name in GATES:
         gate = gate * scores[name]
     parts = dict(scores)
     if extended_comfort is not None:
@@ -247,6 +269,22 @@ def epdms_tensor(scores: Mapping[str, Tensor], extended_comfort: Tensor | None =
     present = {name: weight for name, weight in WEIGHTS.items() if name in parts}
     quality = sum((weight * parts[name] for name, weight in present.items()), torch.zeros_like(gate))
     return gate * quality / sum(present.values())
+
+
+def outline_points(poses_BGP3: Tensor) -> Tensor:
+    """Points [B, G, P, 5, 2] of poses: rear axle, then the corners in the order of `irlvla.geometry.box_corners`."""
+    heading = poses_BGP3[..., 2]
+    cos, sin = heading.cos(), heading.sin()
+    front, rear, side = (
+        REAR_AXLE_TO_CENTER_M + EGO_LENGTH_M / 2,
+        REAR_AXLE_TO_CENTER_M - EGO_LENGTH_M / 2,
+        EGO_WIDTH_M / 2,
+    )
+    along = poses_BGP3.new_tensor([0.0, front, rear, rear, front])
+    across = poses_BGP3.new_tensor([0.0, side, side, -side, -side])
+    x = poses_BGP3[..., 0, None] + along * cos[..., None] - across * sin[..., None]
+    y = poses_BGP3[..., 1, None] + along * sin[..., None] + across * cos[..., None]
+    return torch.stack([x, y], dim=-1)
 
 
 def _split(outputs: Tensor) -> dict[str, Tensor]:
@@ -269,21 +307,6 @@ def _balance(classes: Tensor, n_classes: int, mask: Tensor | None) -> Tensor:
     counts = torch.bincount(classes[kept], minlength=n_classes).to(torch.float32).clamp(min=1.0)
     weights = (counts.max() / counts).sqrt().clamp(max=RARE_CLASS_WEIGHT_LIMIT)
     return weights[classes]
-
-
-def _outline_points(poses_BGP3: Tensor) -> Tensor:
-    heading = poses_BGP3[..., 2]
-    cos, sin = heading.cos(), heading.sin()
-    front, rear, side = (
-        REAR_AXLE_TO_CENTER_M + EGO_LENGTH_M / 2,
-        REAR_AXLE_TO_CENTER_M - EGO_LENGTH_M / 2,
-        EGO_WIDTH_M / 2,
-    )
-    along = poses_BGP3.new_tensor([0.0, front, rear, rear, front])
-    across = poses_BGP3.new_tensor([0.0, side, side, -side, -side])
-    x = poses_BGP3[..., 0, None] + along * cos[..., None] - across * sin[..., None]
-    y = poses_BGP3[..., 1, None] + along * sin[..., None] + across * cos[..., None]
-    return torch.stack([x, y], dim=-1)
 
 
 def _motion(poses_BGP3: Tensor, ego_status_BS: Tensor) -> Tensor:

@@ -110,6 +110,9 @@ class ObjectHead(nn.Module):
         self.decoder = _decoder(config)
         self.types = nn.Linear(width, len(OBJECT_TYPES) + 1)
         self.boxes = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, 8))
+        # Boxes start at their cells, so that the first matching is already by place.
+        nn.init.normal_(self.boxes[-1].weight, std=0.01)  # type: ignore[arg-type]
+        nn.init.zeros_(self.boxes[-1].bias)  # type: ignore[arg-type]
         self.describe = nn.Linear(8 + len(OBJECT_TYPES) + 1, width)
         self.norm = nn.LayerNorm(width)
         self.cell_points: Tensor

@@ -1,11 +1,11 @@
 """How this package's hot loops are compiled."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 
-_Function = TypeVar("_Function", bound=Callable[..., object])
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def kernel(function: _Function) -> _Function:
@@ -14,5 +14,4 @@ def kernel(function: _Function) -> _Function:
     Kernels run without the interpreter lock, so threads score scenes side by side. They take plain arrays and named
     tuples of them, and divide as NumPy does.
     """
-    compiled: _Function = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    return compiled
+    return cast(_Function, numba.njit(cache=True, nogil=True, error_model="numpy")(function))

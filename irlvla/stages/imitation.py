@@ -115,8 +115,8 @@ def train_imitation(
     if config.trackers:
         run.start_trackers(accelerator)
 
-    scenes = open_training_scenes(data, seed)
-    rows, held_out = split_by_log(scene_logs(scenes), data.held_out_share, seed)
+    scenes = open_training_scenes(data)
+    rows, held_out = split_by_log(scene_logs(scenes), data.held_out_share, data.draw)
     batches = SceneBatches(data, scenes, model, config.keep_decoded)
     plans = np.stack([human_plan(batches.scenes[row]) for row in rows])
     plan_space = PlanSpace.fit(plans, model.plan_coefficients)

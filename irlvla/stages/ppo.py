@@ -5,13 +5,15 @@ reward world model sees it. Each update draws scenes, lets the present policy ma
 remembers every move's log-probability, has the plans judged, and improves the policy on the remembered moves with
 clipped ratios. Encoders stay as imitation left them, so scene tokens are computed once.
 
+Every few updates the averaged policy is judged truly on fixed scenes; where the learned reward and the truth part, the
+run stops. The weights saved are those of the check with the best true EPDMS.
+
 Legend: S scenes, G plans of one scene, K denoising steps, C plan coefficients.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,10 +24,11 @@ from irlvla.model.driving_vla import DrivingVLA
 from irlvla.model.planner import Chain, DiffusionPlanner
 from irlvla.model.reward import RewardWorldModel, SceneCritic
 from irlvla.model.tokens import SceneTokens
-from irlvla.scoring.epdms import epdms
 from irlvla.stages.advantages import critic_advantages, denoising_discounts, group_advantages
 from irlvla.stages.optimisation import WeightAverage, adamw, load_optimizer, optimizer_tensors
 from irlvla.stages.policy_gradient import clip_ranges, clipped_surrogate, kl_to_reference, reinforce
+from irlvla.stages.practice import Practice, check_policy, model_reward, plans_before, true_scores
+from irlvla.stages.refresh import JudgeRefresh, RefreshConfig
 from irlvla.stages.run import (
     OnProgress,
     Progress,
@@ -33,11 +36,12 @@ from irlvla.stages.run import (
     load_run_config,
     model_digest,
     no_progress,
+    plain,
     seed_step,
 )
 from irlvla.stages.scenes import DataConfig, open_training_scenes, scene_logs, split_by_log
-from irlvla.stages.watch import WatchConfig, hacking_alarm, within_scene_rank_correlation
-from irlvla.types import SubScores
+from irlvla.stages.scored_plans import load_scored_plans
+from irlvla.stages.watch import WatchConfig, hacking_alarm
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class PPOConfig:
     pessimism_beta: float = 1.0
     """Standard deviations over the ensemble taken off the reward."""
     extended_comfort: bool = True
-    """Whether the reward compares each plan with the policy's own plan 0.5 s earlier, where that frame is in the set."""
+    """Whether the reward compares each plan with the policy's own plan 0.5 s earlier, where that frame is a scene."""
 
     inner_epochs: int = 2
     """Passes over the moves of one round."""
@@ -101,22 +105,14 @@ class PPOConfig:
     mixed_scene_share: float = 0.7
     """Share of the draw that favours scenes whose plans came out mixed; the rest is uniform."""
 
-    refresh_every: int = 0
-    """Updates between rounds of scoring the present policy's plans truly and training the reward model on them;
-    0 never refreshes."""
-    refresh_scenes: int = 64
-    """Scenes a refresh."""
-    refresh_steps: int = 50
-    """Training steps of the reward model a refresh."""
-
+    refresh: RefreshConfig = field(default_factory=RefreshConfig)
+    """Scoring the present policy's plans truly, and training the reward model on them, between updates."""
     watch: WatchConfig = field(default_factory=WatchConfig)
     """Reward-hacking watch."""
     log_every: int = 1
     """Updates between lines in metrics.jsonl."""
     checkpoint_every: int = 10
     """Updates between resume states."""
-    workers: int = 2
-    """Processes that build scoring contexts."""
 
     def __post_init__(self) -> None:
         if self.algorithm != "ppo" and self.baseline == "critic":
@@ -125,15 +121,190 @@ class PPOConfig:
             raise ConfigError("a group baseline needs plans_per_scene of 2 or more")
 
 
+def train_ppo(
+    imitation_run: Path,
+    reward_run: Path | None,
+    config: PPOConfig,
+    data: DataConfig,
+    out: Path,
+    *,
+    seed: int = 0,
+    on_progress: OnProgress = no_progress,
+) -> Path:
+    """Improve the imitation policy; goes on where an interrupted run of the same settings stopped.
+
+    Args:
+        imitation_run: Finished run of stage (a).
+        reward_run: Finished run of stage (b) on the same policy and scenes; None only where the simulator is the
+            reward, and then nothing watches for reward hacking.
+        config: How to improve.
+        data: Scenes to practise on, those of the reward run.
+        out: Run folder.
+        seed: Fixes scenes, noise and the critic's initial weights.
+        on_progress: Told after every update.
+    Returns:
+        Folder of the final weights, `DrivingVLA.from_pretrained` reads it.
+    Raises:
+        RunError: an earlier run is missing, unfinished or does not fit; `out` holds another run; the disk is full.
+        DataError: the data root or one of its files is missing or damaged.
+    """
+    load_run_config(imitation_run, "imitation")
+    digests = {"imitation_model": model_digest(imitation_run)}
+    if reward_run is not None:
+        _check_reward_run(reward_run, digests["imitation_model"], data)
+        digests["reward_model"] = model_digest(reward_run)
+    elif config.reward == "rwm":
+        raise ConfigError("reward 'rwm' needs a finished reward run; without one, choose reward 'simulator'")
+    run = RunFolder(out, "ppo", {"ppo": config, "data": data, **digests}, seed)
+    if run.finished:
+        return run.model_path
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    vla = DrivingVLA.from_pretrained(imitation_run / "model").to(device).requires_grad_(False)
+    planner = vla.planner.requires_grad_(True)
+    reference = DrivingVLA.from_pretrained(imitation_run / "model").to(device).planner.requires_grad_(False)
+    scenes = open_training_scenes(data)
+    scored = None if reward_run is None else load_scored_plans(reward_run)
+    folders = [out] if reward_run is None else [reward_run, out]
+    practice = Practice.open(vla, scenes, scored, folders, digests["imitation_model"], on_progress)
+    training_rows, held_out_rows = split_by_log(scene_logs(scenes), data.held_out_share, data.draw)
+    training_rows = [row for row in training_rows if row in practice.starts]
+    watched = _rows_to_watch(practice, held_out_rows or training_rows, config.watch.scenes)
+
+    judge, refresh = None, None
+    if reward_run is not None and scored is not None:
+        judge = RewardWorldModel.from_pretrained(reward_run / "model").to(device).eval()
+        refresh = JudgeRefresh(judge, practice, scored.only(training_rows), config.refresh, out / "refreshed_plans")
+    seed_step(seed, 0, "weights")
+    critic = SceneCritic(vla.config).to(device)
+    optimizer = adamw(planner, config.learning_rate, weight_decay=0.0)
+    critic_optimizer = adamw(critic, config.critic_learning_rate, weight_decay=0.0)
+    average = WeightAverage(planner, config.average_decay)
+    best = {name: tensor.clone() for name, tensor in average.average.items()}
+    # How far each scene's plans differed in reward when it was last drawn; a scene not yet drawn counts as mixed.
+    mixed = torch.ones(len(training_rows))
+    checks: list[dict[str, float]] = []
+    alarms, start, stopped = 0, 0, None
+    checkpoint = run.load_checkpoint()
+    if checkpoint is not None:
+        start, checks, alarms = checkpoint.step, checkpoint.counters["checks"], checkpoint.counters["alarms"]
+        planner.load_state_dict(checkpoint.part("planner"))
+        critic.load_state_dict(checkpoint.part("critic"))
+        load_optimizer(optimizer, checkpoint.part("optimizer"))
+        load_optimizer(critic_optimizer, checkpoint.part("critic_optimizer"))
+        average.load(checkpoint.part("average"), updates=start)
+        best, mixed = checkpoint.part("best"), checkpoint.part("scenes")["mixed"]
+        if refresh is not None:
+            refresh.load_state(checkpoint.part("judge"), start)
+
+    for update in range(start, config.updates):
+        facts: dict[str, float] = {}
+        if config.watch.every and update % config.watch.every == 0:
+            seed_step(seed, update, "watch")
+            with average.applied_to(planner):
+                checks.append(_check(planner, judge, practice, watched, config))
+            if checks[-1]["true_epdms"] >= max(check["true_epdms"] for check in checks):
+                best = {name: tensor.clone() for name, tensor in average.average.items()}
+            alarm = None if judge is None else hacking_alarm(checks, config.watch)
+            alarms = alarms + 1 if alarm else 0
+            facts |= {f"watch/{name}": value for name, value in checks[-1].items()} | {"watch/alarms": alarms}
+            if alarm and alarms >= config.watch.patience:
+                stopped = f"stopped after {update} updates: {alarm}"
+                run.log(update + 1, facts)
+                break
+        if refresh is not None and refresh.is_due(update):
+            seed_step(seed, update, "refresh")
+            facts |= refresh.refresh(planner, training_rows, update)
+
+        seed_step(seed, update, "ppo")
+        drawn = _draw_scenes(mixed, config)
+        rows = [training_rows[i] for i in drawn.tolist()]
+        tokens = practice.encoded.rows(rows, device)
+        chain = planner.sample_chain(
+            tokens,
+            config.plans_per_scene,
+            eta=1.0,
+            min_std=config.min_std,
+            min_likelihood_std=config.min_likelihood_std,
+        )
+        before = plans_before(planner, practice, rows) if config.extended_comfort else None
+        if judge is not None and config.reward == "rwm":
+            rewards_SG, seen = model_reward(judge, practice, rows, tokens, chain.poses, before, config.pessimism_beta)
+            facts |= {f"rollout/{name}": float(value.nanmean()) for name, value in seen.items()}
+        else:
+            rewards_SG = torch.from_numpy(true_scores(practice, rows, chain.poses, before)[0]).float().to(device)
+        mixed[drawn] = rewards_SG.std(dim=1, correction=0).cpu()
+
+        if config.baseline == "critic":
+            with torch.no_grad():
+                values_S = critic(tokens)
+            advantages_SG = critic_advantages(rewards_SG, values_S, config.advantage_floor)
+            facts["critic_loss"] = _fit_critic(critic, critic_optimizer, tokens, rewards_SG, config)
+        else:
+            advantages_SG = group_advantages(rewards_SG, config.advantage_floor)
+        advantages_SG = advantages_SG.clamp(-config.advantage_limit, config.advantage_limit)
+        human_plans = practice.human_plans[rows].to(device)
+        facts |= improve_policy(
+            planner, optimizer, Rollouts(tokens, chain, human_plans), advantages_SG, config, reference=reference
+        )
+        average.update(planner)
+
+        done = update + 1
+        facts |= {
+            "reward": float(rewards_SG.mean()),
+            "reward_deviation": float(rewards_SG.std(dim=1, correction=0).mean()),
+            "advantage_deviation": float(advantages_SG.std(correction=0)),
+        }
+        if done % config.log_every == 0 or done == config.updates or "watch/true_epdms" in facts:
+            run.log(done, facts)
+            on_progress(Progress("ppo", done, config.updates, facts))
+        if done % config.checkpoint_every == 0 and done < config.updates:
+            run.save_checkpoint(
+                done,
+                {
+                    "planner": planner.state_dict(),
+                    "critic": critic.state_dict(),
+                    "optimizer": optimizer_tensors(optimizer),
+                    "critic_optimizer": optimizer_tensors(critic_optimizer),
+                    "average": average.average,
+                    "best": best,
+                    "scenes": {"mixed": mixed},
+                    "judge": {} if refresh is None else refresh.state(),
+                },
+                checks=checks,
+                alarms=alarms,
+            )
+
+    if config.watch.every and stopped is None:
+        seed_step(seed, config.updates, "watch")
+        with average.applied_to(planner):
+            checks.append(_check(planner, judge, practice, watched, config))
+        run.log(config.updates, {f"watch/{name}": value for name, value in checks[-1].items()})
+        if checks[-1]["true_epdms"] >= max(check["true_epdms"] for check in checks):
+            best = average.average
+    average.average = best if config.watch.every else average.average
+    with average.applied_to(planner):
+        if refresh is not None and config.refresh.every:
+            refresh.save(out / "reward_model")
+        run.finish(
+            vla.save_pretrained,
+            config.updates,
+            checks=checks,
+            stopped=stopped,
+            scenes=len(training_rows),
+            watched_scenes=[scenes.tokens[row] for row in watched],
+        )
+    return run.model_path
+
+
 @dataclass(frozen=True)
 class Rollouts:
     """One round's plans and all that improving on them needs."""
 
     tokens: SceneTokens
     chain: Chain
-    rewards_SG: Tensor
     human_plans: Tensor
-    """[S, 8, 3]"""
+    """[S, 8, 3] ego frame."""
 
 
 def improve_policy(
@@ -203,3 +374,62 @@ def improve_policy(
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
     return {name: value / count for name, value in sums.items()} | {"minibatches": float(count)}
+
+
+def _draw_scenes(mixed: Tensor, config: PPOConfig) -> Tensor:
+    """Scenes of one round, without repeats where there are enough: mixed ones more often, the others still seen.
+
+    Scenes whose plans all score alike have no gradient; only hard scenes would make the policy forget the easy ones.
+    """
+    share = mixed + 1e-6
+    chance = config.mixed_scene_share * share / share.sum() + (1 - config.mixed_scene_share) / len(mixed)
+    return torch.multinomial(chance, config.scenes_per_update, replacement=len(mixed) < config.scenes_per_update)
+
+
+def _fit_critic(
+    critic: SceneCritic,
+    optimizer: torch.optim.Optimizer,
+    tokens: SceneTokens,
+    rewards_SG: Tensor,
+    config: PPOConfig,
+) -> float:
+    loss = torch.nn.functional.mse_loss(critic(tokens), rewards_SG.mean(dim=1))
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(critic.parameters(), config.gradient_norm)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def _check(
+    planner: DiffusionPlanner,
+    judge: RewardWorldModel | None,
+    practice: Practice,
+    rows: list[int],
+    config: PPOConfig,
+) -> dict[str, float]:
+    return check_policy(
+        planner, judge, practice, rows, config.watch.plans, config.min_std, extended_comfort=config.extended_comfort
+    )
+
+
+def _rows_to_watch(practice: Practice, rows: list[int], count: int) -> list[int]:
+    """Evenly spaced scenes; those with an earlier frame first, since only they show extended comfort."""
+    known = list(practice.scorer.scorable(row for row in rows if row in practice.starts))
+    paired = [row for row in known if practice.earlier[row] >= 0] or known
+    places = np.unique(np.linspace(0, len(paired) - 1, min(count, len(paired))).round().astype(int))
+    return [paired[i] for i in places]
+
+
+def _check_reward_run(reward_run: Path, policy: str, data: DataConfig) -> None:
+    config = load_run_config(reward_run, "reward")["config"]
+    if config["imitation_model"] != policy:
+        raise RunError(
+            f"{reward_run} was trained on the scene tokens of another imitation run: train the reward model on this one"
+        )
+    wanted = plain(data)
+    differing = [f.name for f in fields(DataConfig) if f.name != "root" and config["data"].get(f.name) != wanted[f.name]]
+    if differing:
+        raise RunError(
+            f"{reward_run} scored plans on other scenes ({', '.join(differing)} differ): give PPO its data settings"
+        )

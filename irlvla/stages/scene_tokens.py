@@ -6,9 +6,12 @@ frozen after imitation; so reward learning and PPO run on these.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
@@ -32,7 +35,7 @@ class EncodedScenes:
     def __len__(self) -> int:
         return len(self.halves)
 
-    def rows(self, rows: Sequence[int] | Tensor, device: torch.device | str = "cpu") -> SceneTokens:
+    def rows(self, rows: Sequence[int] | Tensor | NDArray[np.int64], device: torch.device | str = "cpu") -> SceneTokens:
         """Tokens of some scenes in single precision."""
         return self.halves.index_select(rows).to(device, torch.float32)
 
@@ -67,7 +70,7 @@ def encode_scenes(
                 for batch in (list(wanted[i : i + 16]) for i in range(0, len(wanted), 16))
             ]
             arrays = SceneTokens.cat(batches).to_arrays(half=True)
-            write_atomically(path, lambda beside, arrays=arrays: save_file(arrays, beside))
+            write_atomically(path, partial(save_file, arrays))
             tokens = _load_shard(path, len(wanted))
             assert tokens is not None
         parts.append(tokens)

@@ -123,7 +123,7 @@ def build_contexts_of(root: Path, scenes: Iterable[Scene]) -> tuple[dict[str, Sc
     return contexts, failures
 
 
-def judge(root: Path, rows: Sequence[int], scenes: Sequence[Scene], poses: Array) -> Verdicts:
+def judge(root: Path, rows: Sequence[int], scenes: Sequence[Scene], poses: NDArray[np.floating]) -> Verdicts:
     """Score plans truly, in this process.
 
     Args:
@@ -135,7 +135,7 @@ def judge(root: Path, rows: Sequence[int], scenes: Sequence[Scene], poses: Array
     contexts, failures = build_contexts_of(root, scenes)
     kept = [i for i, scene in enumerate(scenes) if scene.token in contexts]
     known = [contexts[scenes[i].token] for i in kept]
-    rollout: Rollout = simulate_plans(known, poses[kept])
+    rollout: Rollout = simulate_plans(known, np.asarray(poses[kept], dtype=np.float64))
     scores = score_simulated(known, rollout, human_filter=True)
     return Verdicts([rows[i] for i in kept], scores, [EgoStart.of(context) for context in known], failures)
 
@@ -154,7 +154,7 @@ class JudgePool:
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(workers, mp_context=context) if workers else None
 
-    def submit(self, rows: Sequence[int], scenes: Sequence[Scene], poses: Array) -> "Future[Verdicts]":
+    def submit(self, rows: Sequence[int], scenes: Sequence[Scene], poses: NDArray[np.floating]) -> "Future[Verdicts]":
         if self._pool is not None:
             return self._pool.submit(judge, self.root, rows, scenes, poses)
         done: Future[Verdicts] = Future()
@@ -216,9 +216,9 @@ class TrueScorer:
         comfort = np.zeros(poses.shape[:2])
         if len(paired):
             comfort[paired] = two_frame_comfort(
-                [EgoStart.of(contexts[i]) for i in paired],
+                [EgoStart.of(contexts[int(i)]) for i in paired],
                 rollout.states_world[paired],
-                [EgoStart.of(self.context(earlier_rows[i])) for i in paired],
+                [EgoStart.of(self.context(earlier_rows[int(i)])) for i in paired],
                 earlier_poses[paired],
             )
         has_earlier = np.broadcast_to((np.asarray(earlier_rows) >= 0)[:, None], comfort.shape)

@@ -249,8 +249,7 @@ def _write_log_job(job: _LogJob) -> str:
     blobs = job.root / "sensor_blobs" / spec.data_split / name
     shutil.rmtree(blobs, ignore_errors=True)
     sensors.write(frames, blobs, np.random.default_rng([job.seed, job.number, 5]))
-    describe_drive(job.root, spec.data_split, name, frames, city)
+    describe_drive(job.root, spec.data_split, name, frames)
     route = city.route_roadblocks(route_edges(city, traffic, job.drive))
     write_log(file, frame_records(frames, city, route, name, job.preset, job.seed))
     return name
-

@@ -26,7 +26,7 @@ BASELINE_STEP_M = 1.0
 # this much of both its ends to the connectors.
 CEDED_M = 0.4
 # A car's corner must never fall into a crack between two polygons that touch, so they overlap by this much.
-OVERLAP_M = 0.35
+OVERLAP_M = 0.5
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
 from irlvla.geometry import box_corners, ego_boxes
+from irlvla.types import HISTORY_FRAMES, PLAN_POSES
 from irlvla.world.city import City, Connector
 from irlvla.world.motion import STEP_S, Track
 from irlvla.world.scenery import Scenery
@@ -23,8 +24,8 @@ FRAME_STEPS = 5
 LONGITUDINAL_ACCELERATION = (-3.6, 2.2)
 LATERAL_ACCELERATION = 3.6
 LONGITUDINAL_JERK = 3.6
-YAW_RATE = 0.8
-YAW_ACCELERATION = 1.5
+YAW_RATE = 0.6
+YAW_ACCELERATION = 1.2
 
 _STANDING_MPS = 0.3
 _MAX_STANDING_SHARE = 0.45
@@ -100,7 +101,7 @@ def route_edges(city: City, traffic: RecordedTraffic, drive: Drive) -> tuple[str
 def choose_drives(
     city: City, scenery: Scenery, traffic: RecordedTraffic, count: int, frames: int, seed: int
 ) -> list[Drive]:
-    """Pick the most eventful drives: turns, stops, following; each vehicle at most once.
+    """Pick eventful drives, balanced between braking, speeding up, turning and following.
 
     Args:
         count: Drives wanted; fewer are returned where the traffic does not offer more.
@@ -111,45 +112,62 @@ def choose_drives(
     drivable = city.drivable_area()
     shapely.prepare(drivable)
     span = (frames - 1) * FRAME_STEPS
-    candidates = []
+    candidates: list[Drive] = []
+    events: list[Array] = []
     for number, track in enumerate(traffic.tracks):
         if not track.kind.startswith(EGO_TYPE_PREFIX):
             continue
-        for start in range(track.first_step + 10, track.last_step - span - 12, 20):
+        for start in range(track.first_step + 10, track.last_step - span - 12, 10):
             if start < 0 or start + span >= traffic.steps:
                 continue
             drive = Drive(number, start, frames)
-            interest = _interest(track, drive, span)
-            if interest is not None and _is_comfortable(track, drive, span):
-                candidates.append((interest + rng.uniform(0, 0.6), drive))
-    candidates.sort(key=lambda item: (-item[0], item[1].track_index, item[1].first_step))
+            happens = _events(track, drive)
+            if happens is not None and _is_comfortable(track, drive, span):
+                candidates.append(drive)
+                events.append(happens)
+    if not candidates:
+        return []
+    gain = np.array(events) * rng.uniform(0.8, 1.2, (len(events), 1))
     chosen: list[Drive] = []
-    rejected: dict[int, int] = {}
-    for repeat in range(2):
-        for _, drive in candidates:
-            if len(chosen) == count:
-                return chosen
-            mine = [other for other in chosen if other.track_index == drive.track_index]
-            if len(mine) > repeat or any(abs(other.first_step - drive.first_step) <= span for other in mine):
-                continue
-            if rejected.get(drive.track_index, 0) >= 6:
-                continue
-            if _fault(city, scenery, index, drive, span, drivable) is None:
-                chosen.append(drive)
-            else:
-                rejected[drive.track_index] = rejected.get(drive.track_index, 0) + 1
+    seen = np.zeros(gain.shape[1])
+    open_ = np.ones(len(candidates), dtype=bool)
+    while len(chosen) < count and open_.any():
+        # Each further scene of one kind is worth less, so that the kinds stay in balance.
+        worth = (_EVENT_WORTH * (np.sqrt(seen + gain) - np.sqrt(seen))).sum(axis=1)
+        best = int(np.argmax(np.where(open_, worth, -np.inf)))
+        drive = candidates[best]
+        open_[best] = False
+        if _fault(city, scenery, index, drive, span, drivable) is None:
+            chosen.append(drive)
+            seen += gain[best]
+            for i, other in enumerate(candidates):
+                if other.track_index == drive.track_index and abs(other.first_step - drive.first_step) <= span:
+                    open_[i] = False
     return chosen
 
 
-def _interest(track: Track, drive: Drive, span: int) -> float | None:
+# Worth of a scene in which the driver brakes, speeds up, turns left, turns right, waits, or does nothing of note.
+_EVENT_WORTH = np.array([1.5, 1.0, 1.3, 1.1, 0.25, 0.5])
+
+
+def _events(track: Track, drive: Drive) -> Array | None:
+    """Scenes of a drive by what happens in the four seconds after them, in the order of _EVENT_WORTH.
+
+    None for a drive that mostly stands.
+    """
     begin = drive.first_step - track.first_step
-    window = slice(begin, begin + span + 1)
-    speed, heading = track.speed_mps[window], track.rear_axle[window, 2]
-    standing = float(np.mean(speed < _STANDING_MPS))
-    if standing > _MAX_STANDING_SHARE or speed.mean() * span * STEP_S < 40.0:
+    now = begin + FRAME_STEPS * np.arange(HISTORY_FRAMES - 1, drive.frames - 10)
+    speed, heading = track.speed_mps, track.rear_axle[:, 2]
+    horizon = PLAN_POSES * FRAME_STEPS
+    span = drive.frames * FRAME_STEPS
+    if np.mean(speed[begin : begin + span] < _STANDING_MPS) > _MAX_STANDING_SHARE:
         return None
-    turning = float(np.abs(np.diff(heading)).sum())
-    return min(turning, 3.2) + 0.35 * min(float(speed.std()), 4.0) - 1.5 * max(0.0, standing - 0.15)
+    change = speed[now + horizon] - speed[now]
+    turned = heading[now + horizon] - heading[now]
+    waits = (speed[now] < _STANDING_MPS) & (speed[now + horizon] < _STANDING_MPS)
+    kinds = np.stack([change < -2.0, change > 2.0, turned > 0.6, turned < -0.6, waits], axis=1)
+    kinds = np.concatenate([kinds, ~kinds.any(axis=1, keepdims=True)], axis=1)
+    return kinds.sum(axis=0).astype(np.float64)
 
 
 def _is_comfortable(track: Track, drive: Drive, span: int) -> bool:
@@ -170,15 +188,15 @@ def _is_comfortable(track: Track, drive: Drive, span: int) -> bool:
     )
 
 
-def _fault(
-    city: City, scenery: Scenery, index: TrafficIndex, drive: Drive, span: int, drivable: Polygon
-) -> str | None:
+def _fault(city: City, scenery: Scenery, index: TrafficIndex, drive: Drive, span: int, drivable: Polygon) -> str | None:
     """Why a drive cannot stand as a human's: hits something, leaves the road, runs a light, has no route left."""
     traffic = index.traffic
     edges = route_edges(city, traffic, drive)
     if len(edges) < 2 or not city.route_roadblocks(edges):
         return "no route"
-    last = str(traffic.tracks[drive.track_index].lanes[drive.first_step - traffic.tracks[drive.track_index].first_step + span])
+    last = str(
+        traffic.tracks[drive.track_index].lanes[drive.first_step - traffic.tracks[drive.track_index].first_step + span]
+    )
     ahead = edges[edges.index(last.rsplit("_", 1)[0]) :] if last.rsplit("_", 1)[0] in edges else edges[-3:]
     if len(ahead) < 2:
         return "route ends"

@@ -222,12 +222,12 @@ def write_map(city: City, file: Path) -> None:
             mine = [row for row in rows if row[0] == layer]
             bounds: tuple[Any, ...] = (None, None, None, None)
             if mine:
-                shapes = shapely.transform([row[2] for row in mine], lambda xy: np.stack(to_degrees.transform(*xy.T), 1))
+                shapes = shapely.transform(
+                    [row[2] for row in mine], lambda xy: np.stack(to_degrees.transform(*xy.T), 1)
+                )
                 bounds = tuple(float(v) for v in shapely.total_bounds(shapes))
                 values = [(row[1], _blob(shape), *row[3]) for row, shape in zip(mine, shapes, strict=True)]
-                database.executemany(
-                    f'INSERT INTO "{layer}" VALUES ({", ".join("?" * len(values[0]))})', values
-                )
+                database.executemany(f'INSERT INTO "{layer}" VALUES ({", ".join("?" * len(values[0]))})', values)
             database.execute(
                 "INSERT INTO gpkg_contents VALUES (?, 'features', ?, '', ?, ?, ?, ?, ?, 4326)",
                 (layer, layer, _LAST_CHANGE, *bounds),

@@ -62,7 +62,9 @@ COMMON_OPTIONS = [
     "--junctions.internal-link-detail", "12",
     "--junctions.corner-detail", "6",
     # Kerb radius: tighter corners than this cannot be driven at a city speed by a 5 m car.
-    "--default.junctions.radius", "7",
+    "--default.junctions.radius", "9",
+    # nuPlan's lanes are this wide; SUMO's default leaves a 2.3 m car too little room.
+    "--default.lanewidth", "3.6",
     "--tls.yellow.time", "4",
     "--tls.default-type", "static",
     "--no-warnings",
@@ -79,16 +81,25 @@ def write_network(source: NetworkSource, span_m: float, seed: int, folder: Path)
     if source in CITY_FILES:
         file, (x, y) = CITY_FILES[source]
         half = span_m / 2
-        sidewalks = [] if source == "berlin" else ["--sidewalks.guess", "--sidewalks.guess.from-permissions", "false"]
         run_tool(
             "netconvert",
             [
                 "-s", str(sumo_home() / file),
                 "--keep-edges.in-boundary", f"{x - half},{y - half},{x + half},{y + half}",
                 "--keep-edges.by-vclass", "passenger",
-                "--keep-edges.components", "1",
-                "--tls.rebuild", "--tls.guess", "--tls.guess.threshold", "55", "--crossings.guess", *sidewalks,
-                *COMMON_OPTIONS, "-o", "network.net.xml",
+                "--plain-output-prefix", "plain", "-o", "narrow.net.xml", "--no-warnings",
+            ],
+            folder,
+        )  # fmt: skip
+        # A network file keeps its junctions as they are; from plain nodes and edges they are laid out anew.
+        types = ["-t", "plain.typ.xml"] if (folder / "plain.typ.xml").is_file() else []
+        sidewalks = [] if source == "berlin" else ["--sidewalks.guess", "--sidewalks.guess.from-permissions", "false"]
+        run_tool(
+            "netconvert",
+            [
+                "-n", "plain.nod.xml", "-e", "plain.edg.xml", *types,
+                "--geometry.remove", "--junctions.join", "--tls.discard-loaded", "--tls.guess", "--tls.guess.threshold", "55", "--crossings.guess", *sidewalks,
+                "--keep-edges.components", "1", *COMMON_OPTIONS, "-o", "network.net.xml",
             ],
             folder,
         )  # fmt: skip
@@ -100,7 +111,17 @@ def write_network(source: NetworkSource, span_m: float, seed: int, folder: Path)
 def _write_generated_network(source: NetworkSource, span_m: float, seed: int, folder: Path) -> None:
     if source == "grid":
         count = max(3, round(span_m / 150.0) + 1)
-        shape = ["--grid", "--grid.number", str(count), "--grid.length", "150", "--perturb-x", "14", "--perturb-y", "14"]
+        shape = [
+            "--grid",
+            "--grid.number",
+            str(count),
+            "--grid.length",
+            "150",
+            "--perturb-x",
+            "14",
+            "--perturb-y",
+            "14",
+        ]
     else:
         iterations = str(max(10, round((span_m / 130.0) ** 2 * 0.8)))
         shape = [
@@ -119,7 +140,6 @@ def _write_generated_network(source: NetworkSource, span_m: float, seed: int, fo
         [
             "-n", "plain.nod.xml", "-e", "curved.edg.xml",
             "--tls.guess", "--tls.guess.threshold", "50",
-            "--default.lanewidth", "3.4",
             "--sidewalks.guess", "--sidewalks.guess.max-speed", "25", "--crossings.guess",
             "--keep-edges.components", "1",
             *COMMON_OPTIONS, "-o", "network.net.xml",

@@ -58,7 +58,9 @@ def _vehicle_types(rng: np.random.Generator) -> list[_VehicleType]:
             "carFollowModel": "EIDM",
             "minGap": f"{rng.uniform(1.6, 2.8):.2f}",
             "laneChangeModel": "SL2015",
-            "lcSpeedGain": "0.6",
+            "lcSpeedGain": "0.3",
+            "lcKeepRight": "0.1",
+            "jmStoplineGap": "2.0",
             "latAlignment": "center",
             "maxSpeedLat": "0.8",
             "jmTimegapMinor": f"{rng.uniform(1.0, 2.0):.2f}",
@@ -74,8 +76,8 @@ def _vehicle_types(rng: np.random.Generator) -> list[_VehicleType]:
     for k in range(10):
         add(
             f"{EGO_TYPE_PREFIX}{k}", 0.045, "passenger", (EGO_LENGTH_M, EGO_WIDTH_M, 1.78),
-            speed=rng.uniform(0.8, 1.0), tau=rng.uniform(1.2, 1.9),
-            accel=rng.uniform(1.1, 1.8), decel=rng.uniform(1.6, 2.4),
+            speed=rng.uniform(0.88, 1.08), tau=rng.uniform(1.1, 1.8),
+            accel=rng.uniform(1.4, 2.0), decel=rng.uniform(1.7, 2.5),
         )  # fmt: skip
     for k in range(10):
         add(
@@ -154,7 +156,9 @@ def write_demand(net: sumolib.net.Net, preset: WorldPreset, seed: int, folder: P
             near = [e for e in origin.getToNode().getOutgoing() + origin.getToNode().getIncoming() if e in walkable]
             goal = near[rng.integers(len(near))] if near else origin
             if rng.uniform() < 0.6:
-                further = [e for e in goal.getToNode().getOutgoing() + goal.getFromNode().getIncoming() if e in walkable]
+                further = [
+                    e for e in goal.getToNode().getOutgoing() + goal.getFromNode().getIncoming() if e in walkable
+                ]
                 goal = further[rng.integers(len(further))] if further else goal
             rows.append(
                 (

@@ -1,11 +1,14 @@
 """Pictures: wire frames stand on what they mark, plans lie on the street."""
 
 import base64
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from real_keyframes import FUTURE_FRAMES, SPLIT, write_keyframe_root
 
+from irlvla.data.scenes import open_scenes
 from irlvla.evaluation.draw import (
     HUMAN_COLOUR,
     DrawnPlan,
@@ -16,6 +19,7 @@ from irlvla.evaluation.draw import (
     plan_colours,
     ribbon,
 )
+from irlvla.evaluation.projection import lens, project_segments
 from irlvla.types import Boxes, Camera
 
 
@@ -81,7 +85,7 @@ def test_front_of_a_box_is_crossed() -> None:
 def test_ribbon_follows_the_plan_with_constant_width() -> None:
     angle = np.linspace(0.1, 1.2, 8)
     poses = np.stack([20 * np.sin(angle), 20 * (1 - np.cos(angle)), angle], axis=-1)
-    quads = ribbon(poses, width_m=1.0)
+    quads = ribbon(poses, 1.0)
     np.testing.assert_allclose(np.linalg.norm(quads[:, 0] - quads[:, 3], axis=-1), 1.0)
     np.testing.assert_allclose((quads[-1, 1] + quads[-1, 2]) / 2, poses[-1, :2], atol=1e-9)
 
@@ -99,3 +103,17 @@ def test_data_address_holds_the_image() -> None:
     assert head == "data:image/jpeg;base64"
     decoded = np.asarray(cv2.imdecode(np.frombuffer(base64.b64decode(content), dtype=np.uint8), cv2.IMREAD_COLOR))
     np.testing.assert_allclose(decoded[..., ::-1], image, atol=6)
+
+
+def test_box_of_a_real_car_encloses_the_car_in_the_picture(shared_real: Path, tmp_path: Path) -> None:
+    token = write_keyframe_root(shared_real, tmp_path)
+    now = open_scenes(tmp_path, SPLIT, num_future_frames=FUTURE_FRAMES).by_token(token).now
+    behind_left = np.hypot(now.boxes.boxes[:, 0] + 8.95, now.boxes.boxes[:, 1] - 3.64).argmin()
+    wires = box_wires(now.boxes.boxes[behind_left][None])[0]
+    curves = project_segments(wires, lens(now.cameras["CAM_B0"], (1920, 1080)))
+    left_top, right_bottom = np.concatenate(curves).min(axis=0), np.concatenate(curves).max(axis=0)
+    # The white convertible, measured by hand in the stored image; annotated boxes are a little generous.
+    np.testing.assert_array_less(left_top, [1381 + 5, 635 + 5])
+    np.testing.assert_array_less([1860 - 5, 930 - 5], right_bottom)
+    np.testing.assert_allclose(left_top, [1381, 635], atol=45)
+    np.testing.assert_allclose(right_bottom, [1860, 930], atol=45)

@@ -1,6 +1,7 @@
 """Evaluation on golden scenes with the real scorer, against the official devkit's own final scores."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from irlvla.data.scenes import SceneSet, open_scenes
 from irlvla.errors import ConfigError, DataError, RunError, SceneDataError
 from irlvla.evaluation.evaluate import evaluate
 from irlvla.evaluation.policies import ConstantVelocity, Human, LearnedPolicy, PdmClosed, PlansFile, plans_files
-from irlvla.evaluation.results import Results, load_results
+from irlvla.evaluation.results import Results, load_results, write_results
 from irlvla.evaluation.table import make_rows, render_markdown, render_terminal
 from irlvla.scoring.context import ScoringContext, build_context
 from irlvla.types import Array, Scene, SubScores
@@ -48,7 +49,7 @@ class Half:
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def plan(self, scenes: list[Scene]) -> Array:
+    def plan(self, scenes: Sequence[Scene]) -> Array:
         return ConstantVelocity().plan(scenes) * [0.5 + 0.01 * self.seed, 1, 1]
 
 
@@ -79,8 +80,6 @@ def test_raw_sub_scores_are_those_before_the_human_filter(golden: Path, official
 
 
 def test_results_come_back_from_disk_as_they_were(official: Results, tmp_path: Path) -> None:
-    from irlvla.evaluation.results import write_results
-
     predicted = replace(official.scores[0], seed=5, predicted_reward=np.linspace(0, 1, len(official.tokens)))
     write_results(replace(official, scores=(*official.scores, predicted)), tmp_path)
     back = load_results(tmp_path)
@@ -99,8 +98,6 @@ def test_results_come_back_from_disk_as_they_were(official: Results, tmp_path: P
 
 
 def test_every_file_is_stamped(official: Results, tmp_path: Path) -> None:
-    from irlvla.evaluation.results import write_results
-
     write_results(official, tmp_path)
     stamps = json.loads(pq.read_schema(tmp_path / "human.parquet").metadata[b"irlvla"])
     assert {"metric", "split", "stage", "traffic", "human_filter", "commit", "versions", "hardware"} <= set(stamps)
@@ -155,7 +152,7 @@ def test_scene_without_context_is_reported(adjacent: SceneSet, contexts: Context
 
 def test_plan_with_nan_fails_its_scene_only(adjacent: SceneSet, contexts: Contexts) -> None:
     class Broken(Half):
-        def plan(self, scenes: list[Scene]) -> Array:
+        def plan(self, scenes: Sequence[Scene]) -> Array:
             poses = super().plan(scenes)
             for index, scene in enumerate(scenes):
                 if scene.token == adjacent.tokens[2]:
@@ -168,15 +165,28 @@ def test_plan_with_nan_fails_its_scene_only(adjacent: SceneSet, contexts: Contex
 
 
 def test_predicted_reward_stands_beside_the_true_score(adjacent: SceneSet, contexts: Contexts) -> None:
-    class Distance:
-        def predict(self, scenes: list[Scene], plans: Array) -> Array:
-            assert plans.shape == (len(scenes), 2, 8, 3)
-            return plans[:, :, -1, 0] / 100
+    class ComfortAlone:
+        """Expects nothing but comfort, which it is told exactly."""
 
-    few = adjacent[:6]
-    results = evaluate([Human(), PdmClosed(contexts)], few, contexts, reward=Distance())
-    np.testing.assert_allclose(results.scores[0].predicted_reward, results.scores[0].poses[:, -1, 0] / 100)
-    np.testing.assert_allclose(results.scores[1].predicted_reward, results.scores[1].poses[:, -1, 0] / 100)
+        def predict(
+            self,
+            scenes: Sequence[Scene],
+            plans: Array,
+            history_comfort: Array | None = None,
+            extended_comfort: Array | None = None,
+            has_earlier_frame: np.ndarray | None = None,
+        ) -> Array:
+            assert plans.shape == (len(scenes), 2, 8, 3)
+            assert history_comfort is not None
+            assert extended_comfort is not None
+            assert has_earlier_frame is not None
+            return (history_comfort + extended_comfort * has_earlier_frame[:, None]) / 2
+
+    few = adjacent[:40]
+    results = evaluate([Human(), PdmClosed(contexts)], few, contexts, reward=ComfortAlone())
+    for scores in results.scores:
+        exact = (scores.raw.history_comfort + scores.raw.two_frame_extended_comfort) / 2
+        np.testing.assert_allclose(scores.predicted_reward, exact)  # type: ignore[arg-type]
     assert "predicted" in render_markdown(make_rows(results))
 
 
@@ -212,7 +222,7 @@ def test_two_plans_for_one_scene_are_refused(tmp_path: Path) -> None:
 
 def test_plan_of_unknown_scene_names_the_file(tmp_path: Path, adjacent: SceneSet) -> None:
     write_plans(tmp_path / "plans.npz", ["a"], np.zeros((1, 8, 3)))
-    with pytest.raises(SceneDataError, match="plans.npz holds no plan"):
+    with pytest.raises(SceneDataError, match="holds no plan"):
         PlansFile(tmp_path / "plans.npz").plan([adjacent[0]])
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+
 from irlvla.data.maps import CityMap, load_map
 from irlvla.data.scenes import human_plan, open_scenes
 from irlvla.data.sensors import write_point_cloud
@@ -24,8 +25,8 @@ YAWS_RAD = {"CAM_F0": 0.0, "CAM_L0": 0.96, "CAM_R0": -0.96}
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from irlvla.errors import ConfigError
 from irlvla.model.config import LossWeights, ModelConfig
 

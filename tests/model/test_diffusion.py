@@ -1,7 +1,10 @@
 """Diffusion mathematics against closed forms."""
 
+from itertools import pairwise
+
 import pytest
 import torch
+
 from irlvla.model.diffusion import (
     add_noise,
     alpha_bar_cosine,
@@ -25,7 +28,7 @@ def test_chain_visits_levels_from_noise_to_clean(steps: int) -> None:
     assert levels[0] == 100
     assert levels[-1] == 0
     assert len(levels) == steps + 1
-    assert all(now > after for now, after in zip(levels, levels[1:], strict=False))
+    assert all(now > after for now, after in pairwise(levels))
 
 
 def test_full_eta_has_the_mean_and_variance_of_the_ddpm_posterior() -> None:

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from irlvla.data.maps import CityMap
 from irlvla.data.scenes import human_plan
 from irlvla.data.sensors import write_point_cloud

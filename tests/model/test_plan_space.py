@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+
 from irlvla.model.plan_space import SCALE_FLOOR_M, PlanSpace
 from irlvla.types import Array
 

@@ -1,5 +1,6 @@
 import numpy as np
 import torch
+
 from irlvla.model.inputs import SceneInputs
 from irlvla.model.tokens import SceneTokens
 

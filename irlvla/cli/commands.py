@@ -1,0 +1,302 @@
+"""The sub-commands: each parses its options, calls one function of the package and prints what came of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from irlvla.cli.terminal import metrics_text, parse, progress_bar, take_name
+
+if TYPE_CHECKING:
+    from irlvla.stages.run import OnProgress, Progress
+    from irlvla.types import Policy
+
+console = Console(soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class WorldBuildOptions:
+    """Where and how an embedded world is built."""
+
+    out: Path
+    """Folder of the data root; new, empty, or an interrupted build of the same world."""
+    seed: int = 0
+    """Decides networks, traffic, appearance and which drives become logs."""
+    workers: int = 2
+    """Processes."""
+
+
+def world_build(arguments: Sequence[str]) -> None:
+    """`irlvla world build PRESET --out ROOT`"""
+    from irlvla.world.build import build_world
+    from irlvla.world.presets import PRESETS
+
+    preset, rest = take_name(arguments, "world build", "preset", list(PRESETS))
+    options = parse(WorldBuildOptions, rest, f"world build {preset}")
+    with progress_bar(console) as show:
+        build_world(
+            PRESETS[preset],
+            options.out,
+            seed=options.seed,
+            workers=options.workers,
+            on_progress=lambda done, total, what: show("world", done, total, what),
+        )
+    console.print(f"wrote {options.out}")
+
+
+def _train(arguments: Sequence[str], stage: Literal["imitation", "reward", "ppo"], earlier: Sequence[str]) -> None:
+    """Parse the options of one stage, whose defaults a recipe gives, and run it.
+
+    Args:
+        arguments: RECIPE and options.
+        stage: Which one.
+        earlier: Stages whose runs it starts from.
+    """
+    from dataclasses import make_dataclass
+
+    from irlvla.recipes import RECIPES, load_recipe
+    from irlvla.stages.imitation import train_imitation
+    from irlvla.stages.ppo import train_ppo
+    from irlvla.stages.reward import train_reward
+    from irlvla.stages.scenes import DataConfig
+
+    name, rest = take_name(arguments, f"train {stage}", "recipe", list(RECIPES))
+    recipe = load_recipe(name)
+    config = getattr(recipe, stage)
+    options: list[tuple[str, Any, Any]] = [
+        ("data", Annotated[Path, tyro.conf.arg(help="Data root in NAVSIM's layout.")], field()),
+        ("out", Annotated[Path, tyro.conf.arg(help="Run folder; an interrupted run in it goes on.")], field()),
+    ]
+    options += [
+        (run, Annotated[Path, tyro.conf.arg(help=f"Finished run folder of stage {run}.")], field()) for run in earlier
+    ]
+    options += [
+        ("split", Annotated[str, tyro.conf.arg(help="Split to learn from.")], field(default="world-train")),
+        ("max_scenes", Annotated[int | None, tyro.conf.arg(help="At most this many scenes.")], field(default=None)),
+        ("seed", Annotated[int, tyro.conf.arg(help="Fixes weights, data order and noise.")], field(default=0)),
+        ("config", type(config), field(default=config)),
+    ]
+    if stage == "imitation":
+        options.append(("model", type(recipe.model), field(default=recipe.model)))
+    given: Any = parse(make_dataclass("TrainOptions", options, frozen=True), rest, f"train {stage} {name}")
+    data = DataConfig(given.data, given.split, given.max_scenes)
+    with progress_bar(console) as show:
+        progress = stage_progress(show)
+        if stage == "imitation":
+            train_imitation(given.model, given.config, data, given.out, seed=given.seed, on_progress=progress)
+        elif stage == "reward":
+            train_reward(given.imitation, given.config, data, given.out, seed=given.seed, on_progress=progress)
+        else:
+            train_ppo(
+                given.imitation, given.reward, given.config, data, given.out, seed=given.seed, on_progress=progress
+            )
+    console.print(f"wrote {given.out}")
+
+
+def train_imitation_command(arguments: Sequence[str]) -> None:
+    """`irlvla train imitation RECIPE --data ROOT --out RUN`"""
+    _train(arguments, "imitation", [])
+
+
+def train_reward_command(arguments: Sequence[str]) -> None:
+    """`irlvla train reward RECIPE --data ROOT --imitation RUN --out RUN`"""
+    _train(arguments, "reward", ["imitation"])
+
+
+def train_ppo_command(arguments: Sequence[str]) -> None:
+    """`irlvla train ppo RECIPE --data ROOT --imitation RUN --reward RUN --out RUN`"""
+    _train(arguments, "ppo", ["imitation", "reward"])
+
+
+def stage_progress(show: Callable[[str, int, int, str], None]) -> "OnProgress":
+    """Adapter from a training stage's progress to a bar."""
+
+    def on_progress(progress: "Progress") -> None:
+        show(progress.stage, progress.step, progress.total, metrics_text(progress.metrics))
+
+    return on_progress
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What is scored, and how."""
+
+    data: Path
+    """Data root in NAVSIM's layout."""
+    plans: Path
+    """plans.npz: token [N], poses [N, 8, 3] or [N, 40, 3], optional name [N]."""
+    out: Path
+    """scores.parquet: one row a plan, in input order."""
+    split: str = "test"
+    """Split name: a YAML below ROOT/train_test_split, or a folder of navsim_logs."""
+    metric: str = "epdms-2.2"
+    """Metric version."""
+    traffic: Literal["non_reactive", "reactive"] = "non_reactive"
+    """How other road users move."""
+    human_filter: Literal["on", "off"] = "on"
+    """Whether what the human failed as well is lifted."""
+    mapping: Path | None = None
+    """Two-stage split YAML."""
+    workers: int = 1
+    """Processes."""
+    cache: Path | None = None
+    """Folder that keeps scoring contexts between calls."""
+
+
+def score(arguments: Sequence[str]) -> None:
+    """`irlvla score --data ROOT --split SPLIT --plans plans.npz --out scores.parquet`"""
+    from irlvla.scoring.table import score_plans_file
+
+    options = parse(ScoreOptions, arguments, "score")
+    with progress_bar(console) as show:
+        summary = score_plans_file(
+            options.data,
+            options.split,
+            options.plans,
+            options.out,
+            metric=options.metric,
+            traffic=options.traffic,
+            human_filter=options.human_filter == "on",
+            mapping=options.mapping,
+            workers=options.workers,
+            cache=options.cache,
+            on_progress=lambda done, total: show("scenes", done, total, ""),
+        )
+    console.print(summary)
+    console.print(f"wrote {options.out}")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Which drivers are compared, and on what."""
+
+    drivers: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run folders of stage imitation or ppo, plans.npz files, or official submission files."""
+    data: Path
+    """Data root in NAVSIM's layout."""
+    out: Path
+    """Folder for the table, the page and one Parquet file a driver."""
+    split: str = "world-test"
+    """Split to evaluate on."""
+    reward: Path | None = None
+    """Run folder of stage reward: adds the reward it expects, and a best-of-N driver."""
+    best_of: int = 16
+    """Candidates of the best-of-N driver."""
+    baselines: bool = True
+    """Whether constant velocity and the human are in the table."""
+    max_scenes: int | None = None
+    """Evaluate the first scenes only."""
+    pictures: int = 3
+    """Scenes shown per group on the page; 0 leaves pictures out."""
+    workers: int = 2
+    """Processes that build scoring contexts."""
+    cache: Path | None = None
+    """Folder that keeps scoring contexts between calls."""
+
+
+def evaluate_command(arguments: Sequence[str]) -> None:
+    """`irlvla evaluate RUN… --data ROOT --split SPLIT --out FOLDER`"""
+    options = parse(EvaluateOptions, arguments, "evaluate")
+    evaluate_drivers(options)
+
+
+def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | None = None) -> None:
+    """Evaluate drivers, print the table, and write results.md, report.html and the Parquet files.
+
+    Args:
+        options: What to compare.
+        training_runs: Stage -> run folder, for the training curves on the page.
+    """
+    from irlvla.data.scenes import open_scenes
+    from irlvla.errors import DataError
+    from irlvla.evaluation.evaluate import evaluate
+    from irlvla.evaluation.policies import BestOfN, ConstantVelocity, Human, LearnedPolicy, LearnedReward, plans_files
+    from irlvla.evaluation.report import write_report
+    from irlvla.evaluation.table import make_rows, render_markdown, render_terminal
+    from irlvla.scoring.context_cache import build_contexts
+
+    scenes = open_scenes(options.data, options.split)
+    if len(scenes) == 0:
+        raise DataError(f"split {options.split!r} of {options.data} has no scene: is the scene filter too narrow?")
+    if options.max_scenes is not None:
+        scenes = scenes.subset(scenes.tokens[: options.max_scenes])
+    policies: list[Policy] = [ConstantVelocity(), Human()] if options.baselines else []
+    learned: list[LearnedPolicy] = []
+    for path in options.drivers:
+        if path.suffix in {".npz", ".pkl"}:
+            policies += plans_files(path)
+        else:
+            learned.append(LearnedPolicy(path))
+    policies += learned
+    reward = None
+    if options.reward is not None and learned:
+        reward = LearnedReward(options.reward, learned[0])
+        policies.append(BestOfN(learned[0], reward, options.best_of))
+    with progress_bar(console) as show:
+        contexts, failures = build_contexts(
+            scenes,
+            workers=options.workers,
+            cache=options.cache,
+            on_progress=lambda done, total: show("scoring contexts", done, total, ""),
+        )
+        results = evaluate(
+            policies,
+            scenes,
+            contexts,
+            reward=reward,
+            failures=failures,
+            out=options.out,
+            on_progress=lambda done, total: show("plans", done, total, ""),
+        )
+    rows = make_rows(results)
+    console.print(render_terminal(rows))
+    if results.failures:
+        console.print(
+            f"{len(results.failures)} scenes could not be evaluated; reasons in {options.out / 'results.json'}"
+        )
+    (options.out / "results.md").write_text(render_markdown(rows), encoding="utf-8")
+    write_report(
+        results,
+        options.out / "report.html",
+        scenes=scenes if options.pictures else None,
+        runs=training_runs,
+        answer=learned[-1].answer if learned else None,
+        scenes_a_group=options.pictures,
+    )
+    console.print(f"wrote {options.out / 'results.md'} and {options.out / 'report.html'}")
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """Whom to ask about what."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder of stage imitation or ppo."""
+    token: Annotated[str, tyro.conf.Positional]
+    """Scene."""
+    data: Path
+    """Data root in NAVSIM's layout."""
+    split: str = "world-test"
+    """Split that holds the scene."""
+    instruction: str | None = None
+    """Another instruction than the usual driving question."""
+
+
+def ask(arguments: Sequence[str]) -> None:
+    """`irlvla ask RUN TOKEN --data ROOT`"""
+    from dataclasses import replace
+
+    from irlvla.data.scenes import open_scenes
+    from irlvla.evaluation.policies import LearnedPolicy
+
+    options = parse(AskOptions, arguments, "ask")
+    scene = open_scenes(options.data, options.split).by_token(options.token)
+    if options.instruction is not None:
+        scene = replace(scene, instruction=options.instruction)
+    policy = LearnedPolicy(options.run)
+    console.print(f"[dim]{scene.instruction}[/dim]\n{policy.answer([scene])[0]}")
+    for step, (x_m, y_m, heading_rad) in enumerate(policy.plan([scene])[0], start=1):
+        console.print(f"  {step / 2:.1f} s  x {x_m:6.2f} m  y {y_m:6.2f} m  heading {heading_rad:+.3f} rad")
