@@ -12,6 +12,7 @@ from irlvla.model.config import ModelConfig
 from irlvla.stages.imitation import ImitationConfig
 from irlvla.stages.ppo import PPOConfig
 from irlvla.stages.reward import RewardConfig
+from irlvla.stages.scored_plans import CollectConfig
 from irlvla.stages.watch import WatchConfig
 
 
@@ -47,7 +48,7 @@ def quick() -> Recipe:
         base,
         world="quick",
         imitation=replace(base.imitation, steps=40, warm_up_steps=5, check_every=20, check_scenes=16),
-        reward=replace(base.reward, steps=40, warm_up_steps=5, anchors=32, anchors_per_scene=6, policy_plans=2),
+        reward=replace(base.reward, collect=CollectConfig(anchors=32, anchors_per_scene=6, policy_plans=2), steps=40),
         ppo=replace(base.ppo, updates=4, watch=WatchConfig(every=2, scenes=12)),
         best_of=4,
     )

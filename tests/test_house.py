@@ -126,6 +126,12 @@ def test_scoring_loads_without_torch() -> None:
     assert not loaded & {"torch", "transformers", "cv2", "libsumo", "jinja2", "matplotlib"}
 
 
+def test_evaluating_plans_needs_no_torch() -> None:
+    loaded = _loaded_modules("import irlvla.evaluation.evaluate, irlvla.evaluation.policies, irlvla.evaluation.report")
+    assert "irlvla" in loaded
+    assert not loaded & {"torch", "transformers"}
+
+
 # --- documents ---------------------------------------------------------------------------------------------------
 
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")

@@ -216,7 +216,7 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
     from irlvla.evaluation.policies import BestOfN, ConstantVelocity, Human, LearnedPolicy, LearnedReward, plans_files
     from irlvla.evaluation.report import write_report
     from irlvla.evaluation.table import make_rows, render_markdown, render_terminal
-    from irlvla.scoring.context_cache import build_contexts
+    from irlvla.scoring.context import build_contexts
 
     scenes = open_scenes(options.data, options.split)
     if len(scenes) == 0:

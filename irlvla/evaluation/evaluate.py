@@ -7,7 +7,6 @@ plan 0.5 s earlier; a reward world model, where given, says what it expected of 
 
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from irlvla.scoring.context import ScoringContext
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.score import score_simulated, simulate_plans, stack_sub_scores, with_extended_comfort
+from irlvla.scoring.table import scorer_commit
 from irlvla.types import Array, Policy, Scene, SceneFailure, SubScores
 
 CHUNK_SCENES = 32
@@ -169,7 +169,7 @@ def measurement_stamps() -> dict[str, Any]:
         "traffic": "non_reactive",
         "human_filter": True,
         "irlvla": __version__,
-        "commit": _commit(),
+        "commit": scorer_commit(),
         "versions": versions,
         "hardware": _hardware(),
     }
@@ -217,22 +217,6 @@ def _checked_plan(policy: Policy, scenes: Sequence[Scene]) -> Array:
 
 def _at_2_hz(poses: Array) -> Array:
     return poses[:, 4::5] if poses.shape[1] == 40 else poses
-
-
-def _commit() -> str | None:
-    """Commit of the checkout this package runs from; None outside one."""
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=Path(__file__).resolve().parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None
 
 
 def _hardware() -> str:

@@ -161,6 +161,15 @@ stands beside the true score: it should rise with it, stay close to it, and rank
 {% for svg in hacking.charts %}
 <div class="card">{{ svg|safe }}</div>
 {% endfor %}
+{% if hacking.sub_scores %}
+<div class="card scroll"><table>
+<thead><tr><th>on PPO's watched scenes, first → last</th><th>true</th><th>predicted</th></tr></thead>
+<tbody>
+{% for line in hacking.sub_scores %}
+<tr><td>{{ line.name }}</td><td class="{{ line.fell }}">{{ line.true }}</td><td>{{ line.predicted }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
 </div>
 {% endif %}
 

@@ -200,7 +200,7 @@ class LearnedReward:
         import torch
 
         def on_device(values: Array) -> "Tensor":
-            return torch.as_tensor(values, dtype=torch.float32).to(self.driver.device)
+            return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float32).to(self.driver.device)
 
         parts, first = [], 0
         with torch.no_grad():

@@ -137,7 +137,7 @@ def write_report(
             ),
             training=_training_charts(curves),
             reward_check=_reward_check((runs or {}).get("reward")),
-            hacking=_hacking(curves.get("ppo"), results, rows, subject, colours),
+            hacking=_hacking(curves.get("ppo"), results, rows, colours),
             groups=_scene_groups(results, scenes, subject, reference, colours, answer, scenes_a_group),
             failures=results.failures,
             all_stamps=sorted((key, json.dumps(value)) for key, value in results.stamps.items()),
@@ -236,7 +236,7 @@ def _series(curves: Curves, name: str, label: str, colour: str, *, noisy: bool =
 
 def _training_charts(curves: Mapping[Stage, Curves]) -> list[dict[str, str]]:
     """One chart for each thing a stage is meant to improve."""
-    blue, orange, green = "#3b82f6", "#ff7a1a", "#22b573"
+    blue, orange = "#3b82f6", "#ff7a1a"
     charts = []
     if "imitation" in curves:
         run = curves["imitation"]
@@ -251,15 +251,18 @@ def _training_charts(curves: Mapping[Stage, Curves]) -> list[dict[str, str]]:
         losses = _series(curves["reward"], "loss", "loss", blue, noisy=True)
         charts.append((line_chart(losses, title="Reward world model: training loss"), "Sum over the sub-scores."))
     if "ppo" in curves:
-        run = curves["ppo"]
+        reward = _series(curves["ppo"], "reward", "reward", orange, noisy=True)
         charts.append(
             (
-                line_chart(
-                    _series(run, "reward", "predicted", orange, noisy=True) + _series(run, "true_epdms", "true", green),
-                    title="PPO: reward while training (× 100)",
-                    percent=True,
-                ),
-                "What the reward world model says, and what the simulator says.",
+                line_chart(reward, title="PPO: reward of its trial plans (× 100)", x_label="update", percent=True),
+                "By the reward world model, of plans drawn with noise.",
+            )
+        )
+        distance = _series(curves["ppo"], "kl", "KL", blue, noisy=True)
+        charts.append(
+            (
+                line_chart(distance, title="PPO: how far a round moves the policy (KL)", x_label="update"),
+                "Between the policy that made the plans and the one that learned from them.",
             )
         )
     return [{"svg": svg, "note": note} for svg, note in charts if svg]
@@ -305,20 +308,33 @@ def _decimals(value: float | None) -> str:
 
 
 def _hacking(
-    ppo: Curves | None, results: Results, rows: Sequence[Row], subject: str, colours: Mapping[str, str]
+    ppo: Curves | None, results: Results, rows: Sequence[Row], colours: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """What tells whether the policy learned to drive or to please the reward world model."""
     measured = [row for row in rows if row.predicted_reward is not None]
     charts = []
+    sub_scores: list[dict[str, str]] = []
     if ppo is not None:
-        subscores = [
-            Series(SHORT_NAMES[name], *ppo.columns[f"true/{name}"], colour)
-            for name, colour in zip(SHORT_NAMES, _NINE_COLOURS, strict=True)
-            if f"true/{name}" in ppo.columns
+        both = _series(ppo, "watch/predicted_reward", "predicted", "#ff7a1a")
+        both += _series(ppo, "watch/true_epdms", "true", "#22b573")
+        rank = _series(ppo, "watch/rank_correlation", "rank correlation", "#8b5cf6")
+        charts = [
+            line_chart(
+                both, title="During PPO: predicted reward and true EPDMS (× 100)", x_label="update", percent=True
+            ),
+            line_chart(rank, title="During PPO: rank correlation within a scene", x_label="update"),
         ]
-        charts.append(line_chart(subscores, title="True sub-scores during PPO (× 100)", percent=True))
-        rank = _series(ppo, "true/rank_correlation", "rank correlation", "#8b5cf6")
-        charts.append(line_chart(rank, title="Predicted against true: rank correlation during PPO"))
+        for name in SHORT_NAMES:
+            if f"watch/true/{name}" in ppo.columns:
+                _, values = ppo.columns[f"watch/true/{name}"]
+                sub_scores.append(
+                    {
+                        "name": LONG_NAMES[name],
+                        "true": _first_to_last(ppo, f"watch/true/{name}"),
+                        "predicted": _first_to_last(ppo, f"watch/predicted/{name}"),
+                        "fell": "lost" if values[-1] < values[0] - 0.01 else "",
+                    }
+                )
     if not measured and not any(charts):
         return None
     table = []
@@ -336,10 +352,14 @@ def _hacking(
                 "rank": "–" if (rho := rank_correlation(predicted.ravel(), true.ravel())) is None else f"{rho:.2f}",
             }
         )
-    return {"table": table, "charts": [chart for chart in charts if chart], "subject": subject}
+    return {"table": table, "charts": [chart for chart in charts if chart], "sub_scores": sub_scores}
 
 
-_NINE_COLOURS = ("#e5484d", "#ff7a1a", "#a3a51d", "#22b573", "#14b8c4", "#3b82f6", "#8b5cf6", "#e0399a", "#8a6d5a")
+def _first_to_last(curves: Curves, name: str) -> str:
+    if name not in curves.columns:
+        return "exact"
+    _, values = curves.columns[name]
+    return f"{points(values[0])} → {points(values[-1])}"
 
 
 def rank_correlation(a: Array, b: Array) -> float | None:

@@ -144,11 +144,13 @@ def _transformers_backbone(name: str, stored: Mapping[str, Any] | None) -> tuple
     from transformers import AutoBackbone, AutoConfig
 
     if stored is not None:
-        settings = dict(stored)
-        backbone = AutoBackbone.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
+        values = dict(stored)
+        backbone = AutoBackbone.from_config(AutoConfig.for_model(values.pop("model_type"), **values))
     else:
         try:
-            backbone = AutoBackbone.from_pretrained(name, out_indices=(2, 3, 4))
+            settings = AutoConfig.from_pretrained(name, out_indices=[2, 3, 4])
+            # AutoBackbone.from_pretrained asks the hub even for a local folder; the class itself does not.
+            backbone = type(AutoBackbone.from_config(settings)).from_pretrained(name, config=settings)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"backbone {name!r} is neither one of {', '.join(RESNETS)} nor a backbone that transformers can load "

@@ -15,7 +15,7 @@ from irlvla.model.checkpoint import load_checkpoint, save_checkpoint
 from irlvla.model.command import CommandEncoder
 from irlvla.model.config import ModelConfig
 from irlvla.model.inputs import SceneInputs, SceneTargets
-from irlvla.model.language import tokenizer_from_text
+from irlvla.model.language import TOKENIZER_FILE, tokenizer_from_text
 from irlvla.model.plan_space import PlanSpace
 from irlvla.model.planner import DiffusionPlanner
 from irlvla.model.semantic import SemanticPrediction, SemanticReasoner
@@ -25,7 +25,6 @@ from irlvla.model.tokens import SceneTokens
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-TOKENIZER_FILE = "tokenizer.json"
 PARTS_FILE = "parts.json"
 """Configurations of the language model and of a transformers backbone, so that loading needs no hub."""
 
@@ -45,7 +44,7 @@ class DrivingVLA(nn.Module):
 
         Args:
             config: sizes.
-            tokenizer: from `irlvla.model.language.train_tokenizer`.
+            tokenizer: from `irlvla.model.language.make_tokenizer`.
             plan_space: fitted on human plans.
             parts: stored configurations of pretrained parts; only `from_pretrained` passes them.
         """

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from irlvla.model.config import ModelConfig
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+TOKENIZER_FILE = "tokenizer.json"
 PAD, END = "<pad>", "<end>"
 
 
@@ -46,6 +48,26 @@ def train_tokenizer(texts: Sequence[str], vocabulary: int) -> "Tokenizer":
     )
     tokenizer.train_from_iterator(sorted(set(texts)), trainer)
     return tokenizer
+
+
+def make_tokenizer(config: ModelConfig, texts: Sequence[str]) -> "Tokenizer":
+    """Tokenizer that fits the configured language model: trained on `texts` for `llama_tiny`, else the model's own.
+
+    Raises:
+        ConfigError: the named model has no tokenizer.json.
+    """
+    if config.language_model == "llama_tiny":
+        return train_tokenizer(texts, config.vocabulary)
+    from huggingface_hub import hf_hub_download
+    from tokenizers import Tokenizer
+
+    path = Path(config.language_model) / TOKENIZER_FILE
+    if not path.is_file():
+        try:
+            path = Path(hf_hub_download(config.language_model, TOKENIZER_FILE))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"language_model {config.language_model!r} has no {TOKENIZER_FILE} ({error})") from error
+    return Tokenizer.from_file(str(path))
 
 
 def tokenizer_from_text(text: str) -> "Tokenizer":

@@ -90,7 +90,7 @@ class DiffusionPlanner(nn.Module):
         waypoints = self.plan_space.decode((alpha_bar.sqrt() * noisy_BGC).clamp(-CLEAN_LIMIT, CLEAN_LIMIT))[..., :2]
         seen = sample_bev(memory.bev_map, waypoints.flatten(1, 2), self.config)
         seen = seen.unflatten(1, (-1, PLAN_POSES)).flatten(2)
-        # Speed and command go into the query itself too: as modulation alone the first waypoint stayed 3 times as far off.
+        # Speed and command go into the query too: as modulation alone they left the first waypoint 3 times as far off.
         queries = self.embed_latent(noisy_BGC) + self.embed_bev(seen) + memory.command[:, None]
         condition = self.embed_level(self._level_waves(level_BG)) + memory.command[:, None]
         queries = self.layers(queries, memory.layers, condition)

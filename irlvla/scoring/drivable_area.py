@@ -41,43 +41,38 @@ def _ego_areas(road: Road, ego: Footprints, areas: NDArray[np.bool_]) -> None:
         if x_max >= box[0] and y_max >= box[1] and x_min <= box[2] and y_min <= box[3]:
             near[count] = polygon
             count += 1
+    # Corners, then the center, then the rear axle.
+    points = np.empty((6, 2))
+    corners, center, rear_axle = 0b001111, 0b010000, 0b100000
     for plan in range(plans):
         for step in range(steps):
-            corners = ego.corners[plan, step]
-            center_x, center_y = ego.center[plan, step]
-            left, right = corners[:, 0].min(), corners[:, 0].max()
-            low, high = corners[:, 1].min(), corners[:, 1].max()
-            drivable = 0
-            lanes_touched, lane_holds_all = 0, False
-            oncoming, center_inside, rear_inside = True, False, False
+            points[:4], points[4] = ego.corners[plan, step], ego.center[plan, step]
+            points[5] = ego.rear_axle[plan, step, :2]
+            left, right = points[:4, 0].min(), points[:4, 0].max()
+            low, high = points[:4, 1].min(), points[:4, 1].max()
+            drivable, in_intersection = 0, 0
+            lanes_touched, lane_holds_all, oncoming = 0, False, True
             for polygon in near[:count]:
                 box = boxes[polygon]
                 if right < box[0] or high < box[1] or left > box[2] or low > box[3]:
                     continue
                 kind = road.kind[polygon]
-                is_lane = kind in (LANE, LANE_CONNECTOR)
-                if is_lane or drivable != 15:
-                    corners_inside, inside_count = 0, 0
-                    for corner in range(4):
-                        if locate(road.polygons, polygon, corners[corner, 0], corners[corner, 1]) > 0:
-                            corners_inside |= 1 << corner
-                            inside_count += 1
-                    if is_lane:
-                        lanes_touched += inside_count > 0
-                        lane_holds_all |= inside_count == 4
-                    if kind in (ROADBLOCK, INTERSECTION, CAR_PARK):
-                        drivable |= corners_inside
-                if is_lane and oncoming and road.on_route[polygon]:
-                    oncoming = locate(road.polygons, polygon, center_x, center_y) <= 0
+                if kind in (ROADBLOCK, CAR_PARK) and drivable == corners:
+                    continue
+                inside, _ = locate(road.polygons, polygon, points)
+                if kind in (LANE, LANE_CONNECTOR):
+                    lanes_touched += (inside & corners) != 0
+                    lane_holds_all |= (inside & corners) == corners
+                    oncoming &= not (road.on_route[polygon] and inside & center)
+                else:
+                    drivable |= inside & corners
                 if kind == INTERSECTION:
-                    rear = ego.rear_axle[plan, step]
-                    center_inside |= locate(road.polygons, polygon, center_x, center_y) > 0
-                    rear_inside |= locate(road.polygons, polygon, rear[0], rear[1]) > 0
+                    in_intersection |= inside
             areas[0, plan, step] = lanes_touched > 1 and not lane_holds_all
-            areas[1, plan, step] = drivable != 15
+            areas[1, plan, step] = drivable != corners
             areas[2, plan, step] = oncoming
-            areas[3, plan, step] = center_inside
-            areas[4, plan, step] = rear_inside
+            areas[3, plan, step] = (in_intersection & center) != 0
+            areas[4, plan, step] = (in_intersection & rear_axle) != 0
 
 
 def ego_areas(road: Road, ego: Footprints) -> EgoAreas:

@@ -131,38 +131,59 @@ def orientation(ax: float, ay: float, bx: float, by: float, px: float, py: float
 
 
 @kernel
-def locate(polygons: PolygonSet, polygon: int, x: float, y: float) -> int:
-    """Where a point lies: 1 strictly inside the polygon, 0 on its boundary, -1 outside."""
-    box = polygons.polygon_box[polygon]
-    if x < box[0] or y < box[1] or x > box[2] or y > box[3]:
+def _on_edge_or_crossed(ax: float, ay: float, bx: float, by: float, x: float, y: float) -> int:
+    """How the ray from a point to the right meets the edge a-b: -1 the point lies on it, 1 it crosses, 0 it misses."""
+    if ax < x and bx < x:
+        return 0
+    if (ax == x and ay == y) or (bx == x and by == y):
         return -1
-    inside = False
+    if ay == y and by == y:
+        return -1 if min(ax, bx) <= x <= max(ax, bx) else 0
+    if (ay > y) == (by > y):
+        return 0
+    side = orientation(ax, ay, bx, by, x, y)
+    if side == 0:
+        return -1
+    return 1 if (side > 0) == (by > ay) else 0
+
+
+@kernel
+def locate(polygons: PolygonSet, polygon: int, points: Array) -> tuple[int, int]:
+    """Where points [K, 2] lie, K at most 32.
+
+    Returns:
+        Two sets as bits, point k being bit k: those strictly inside the polygon, and those on its boundary.
+    """
+    left, right = points[0, 0], points[0, 0]
+    low, high = points[0, 1], points[0, 1]
+    for k in range(1, len(points)):
+        left, right = min(left, points[k, 0]), max(right, points[k, 0])
+        low, high = min(low, points[k, 1]), max(high, points[k, 1])
+    inside, on_edge = 0, 0
     for chain in range(polygons.polygon_chain[polygon], polygons.polygon_chain[polygon + 1]):
         bounds = polygons.chain_box[chain]
-        if y < bounds[1] or y > bounds[3] or x > bounds[2]:
+        if high < bounds[1] or low > bounds[3] or left > bounds[2]:
             continue
         start, end = polygons.chain_start[chain], polygons.chain_end[chain]
-        if x < bounds[0]:
-            # Wholly to the right: a ray crosses it an odd number of times iff its ends lie on either side.
-            inside ^= (polygons.vertices[start, 1] > y) != (polygons.vertices[end, 1] > y)
-            continue
-        for edge in range(start, end):
-            ax, ay = polygons.vertices[edge, 0], polygons.vertices[edge, 1]
-            bx, by = polygons.vertices[edge + 1, 0], polygons.vertices[edge + 1, 1]
-            if ax < x and bx < x:
+        for k in range(len(points)):
+            x, y = points[k, 0], points[k, 1]
+            if y < bounds[1] or y > bounds[3] or x > bounds[2]:
                 continue
-            if (ax == x and ay == y) or (bx == x and by == y):
-                return 0
-            if ay == y and by == y:
-                if min(ax, bx) <= x <= max(ax, bx):
-                    return 0
+            if x < bounds[0]:
+                # Wholly to the right: a ray crosses it an odd number of times iff its ends lie on either side.
+                crossed = (polygons.vertices[start, 1] > y) != (polygons.vertices[end, 1] > y)
+                inside ^= crossed << k
                 continue
-            if (ay > y) != (by > y):
-                side = orientation(ax, ay, bx, by, x, y)
-                if side == 0:
-                    return 0
-                inside ^= (side > 0) == (by > ay)
-    return 1 if inside else -1
+            for edge in range(start, end):
+                ax, ay = polygons.vertices[edge, 0], polygons.vertices[edge, 1]
+                meets = _on_edge_or_crossed(
+                    ax, ay, polygons.vertices[edge + 1, 0], polygons.vertices[edge + 1, 1], x, y
+                )
+                if meets < 0:
+                    on_edge |= 1 << k
+                elif meets > 0:
+                    inside ^= 1 << k
+    return inside & ~on_edge, on_edge
 
 
 @kernel
@@ -218,7 +239,8 @@ def box_touches_polygon(corners: Array, polygons: PolygonSet, polygon: int) -> b
     box = polygons.polygon_box[polygon]
     if x_max < box[0] or y_max < box[1] or x_min > box[2] or y_min > box[3]:
         return False
-    if locate(polygons, polygon, corners[0, 0], corners[0, 1]) >= 0:
+    inside, on_edge = locate(polygons, polygon, corners[:1])
+    if inside | on_edge:
         return True
     for chain in range(polygons.polygon_chain[polygon], polygons.polygon_chain[polygon + 1]):
         bounds = polygons.chain_box[chain]

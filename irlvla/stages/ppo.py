@@ -357,7 +357,7 @@ def improve_policy(
                     reference_log_probs = reference.log_prob(tokens, latents, steps, **noise)
                 penalty = kl_to_reference(log_probs, reference_log_probs)
                 policy_loss = policy_loss + config.kl_weight * penalty
-                figures["kl_to_imitation"] = float(penalty)
+                figures["kl_to_imitation"] = float(penalty.detach())
             if count and surrogate.kl > config.target_kl:
                 return {name: value / count for name, value in sums.items()} | {"minibatches": float(count)}
             coefficient_loss, waypoint_loss = planner.denoising_loss(
@@ -369,7 +369,10 @@ def improve_policy(
             loss.backward()
             figures["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(planner.parameters(), config.gradient_norm))
             optimizer.step()
-            figures |= {"policy_loss": float(policy_loss), "imitation_loss": float(imitation_loss)}
+            figures |= {
+                "policy_loss": float(policy_loss.detach()),
+                "imitation_loss": float(imitation_loss.detach()),
+            }
             for name, value in figures.items():
                 sums[name] = sums.get(name, 0.0) + value
             count += 1
@@ -428,7 +431,9 @@ def _check_reward_run(reward_run: Path, policy: str, data: DataConfig) -> None:
             f"{reward_run} was trained on the scene tokens of another imitation run: train the reward model on this one"
         )
     wanted = plain(data)
-    differing = [f.name for f in fields(DataConfig) if f.name != "root" and config["data"].get(f.name) != wanted[f.name]]
+    differing = [
+        f.name for f in fields(DataConfig) if f.name != "root" and config["data"].get(f.name) != wanted[f.name]
+    ]
     if differing:
         raise RunError(
             f"{reward_run} scored plans on other scenes ({', '.join(differing)} differ): give PPO its data settings"

@@ -184,7 +184,8 @@ def check_policy(
         extended_comfort: Whether the verdict compares with the plan of the frame before.
     Returns:
         Of the deterministic plan: "true_epdms", "true/<sub-score>", and with a judge "predicted_reward" and
-        "predicted/<sub-score>". Of the sampled plans: "rank_correlation", "ensemble_deviation", "best_of_n_regret".
+        "predicted/<sub-score>". Of the sampled plans: "ensemble_deviation", "best_of_n_regret", and "rank_correlation"
+        where any scene's sampled plans differ in truth.
     """
     tokens = practice.encoded.rows(rows, practice_device(planner))
     deterministic = planner.plan(tokens)[:, None]
@@ -207,7 +208,9 @@ def check_policy(
     figures["predicted_reward"] = float(predicted[:, 0].mean())
     figures |= {f"predicted/{name}": float(facts[name][:, 0].mean()) for name in PREDICTED}
     figures["ensemble_deviation"] = float(facts["ensemble_deviation"].mean())
-    figures["rank_correlation"] = within_scene_rank_correlation(predicted[:, 1:], true[:, 1:])
+    correlation = within_scene_rank_correlation(predicted[:, 1:], true[:, 1:])
+    if np.isfinite(correlation):
+        figures["rank_correlation"] = correlation
     chosen = predicted.argmax(axis=1)
     figures["best_of_n_regret"] = float((true.max(axis=1) - true[np.arange(len(rows)), chosen]).mean())
     return figures

@@ -61,7 +61,8 @@ def hacking_alarm(checks: Sequence[Mapping[str, float]], config: WatchConfig) ->
     """Why the latest check is alarming, or None.
 
     Args:
-        checks: All checks so far, oldest first, with "predicted_reward", "true_epdms" and "rank_correlation".
+        checks: All checks so far, oldest first, with "predicted_reward", "true_epdms" and, where it is known,
+            "rank_correlation".
         config: Thresholds.
     """
     first, latest = checks[0], checks[-1]
@@ -73,8 +74,8 @@ def hacking_alarm(checks: Sequence[Mapping[str, float]], config: WatchConfig) ->
             f"the reward model's score rose from {first['predicted_reward']:.3f} to {latest['predicted_reward']:.3f} "
             f"while true EPDMS fell from {first['true_epdms']:.3f} to {latest['true_epdms']:.3f}"
         )
-    # NaN compares false: a sample without any spread raises no alarm.
-    if latest["rank_correlation"] < config.least_rank_correlation:
+    # A sample without any spread in truth has no rank correlation, and raises no alarm.
+    if latest.get("rank_correlation", 1.0) < config.least_rank_correlation:
         return (
             f"within a scene the reward model ranks plans with correlation {latest['rank_correlation']:.2f} to the "
             f"true score, below {config.least_rank_correlation:.2f}"

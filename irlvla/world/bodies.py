@@ -1,7 +1,7 @@
 """Shapes of road users and street furniture, as flat polygons scaled to their boxes."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ class _Sketch:
         return Body(np.array(self.quads), np.array(self.colours), np.array(self.materials, dtype=np.int64))
 
 
-@lru_cache(maxsize=None)
+@cache
 def body(shape: str) -> Body:
     """Body of one of: car, van, truck, bus, pedestrian, bicycle, traffic_cone, barrier, czone_sign, generic_object."""
     s = _Sketch()
@@ -159,8 +159,9 @@ def shape_of(kind: str) -> str:
     return kind
 
 
-def placed(shape: str, box: Array, paint: Array, second_paint: Array, *, braking: bool) -> tuple[Array, Array,
-                                                                                              NDArray[np.int64]]:  # fmt: skip
+def placed(
+    shape: str, box: Array, paint: Array, second_paint: Array, *, braking: bool
+) -> tuple[Array, Array, NDArray[np.int64]]:
     """Quads, colours and materials of a body scaled and moved to a box.
 
     Args:

@@ -194,10 +194,9 @@ def _fault(city: City, scenery: Scenery, index: TrafficIndex, drive: Drive, span
     edges = route_edges(city, traffic, drive)
     if len(edges) < 2 or not city.route_roadblocks(edges):
         return "no route"
-    last = str(
-        traffic.tracks[drive.track_index].lanes[drive.first_step - traffic.tracks[drive.track_index].first_step + span]
-    )
-    ahead = edges[edges.index(last.rsplit("_", 1)[0]) :] if last.rsplit("_", 1)[0] in edges else edges[-3:]
+    track = traffic.tracks[drive.track_index]
+    last_edge = str(track.lanes[drive.first_step - track.first_step + span]).rsplit("_", 1)[0]
+    ahead = edges[edges.index(last_edge) :] if last_edge in edges else edges[-3:]
     if len(ahead) < 2:
         return "route ends"
     blocks = set(city.route_roadblocks(edges))

@@ -217,7 +217,8 @@ def write_map(city: City, file: Path) -> None:
         )
         for layer, (geometry_type, columns) in _LAYERS.items():
             database.execute(
-                f'CREATE TABLE "{layer}" (fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, geom {geometry_type}, {columns})'
+                f'CREATE TABLE "{layer}" (fid INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, geom {geometry_type}, '
+                f"{columns})"
             )
             mine = [row for row in rows if row[0] == layer]
             bounds: tuple[Any, ...] = (None, None, None, None)

@@ -107,12 +107,11 @@ def vehicle_track(
     origin = points[0] - _unit(points[min(len(points) - 1, 5)] - points[0]) * (front_to_axle + 0.5)
     path, at = smooth_path(np.concatenate([[origin], points]), 1.6)
     lead_in = np.hypot(*(points[0] - origin))
-    step = at[1] - at[0]
+    step = float(at[1] - at[0])
     tangent = np.unwrap(np.arctan2(np.gradient(path[:, 1]), np.gradient(path[:, 0])))
-    heading = _trail(path, tangent, guide_to_axle, float(step))
+    heading = _trail(path, tangent, guide_to_axle, step)
     axle = path - guide_to_axle * np.stack([np.cos(heading), np.sin(heading)], axis=1)
 
-    progress = np.interp(progress, progress, progress)
     smooth_progress = np.maximum.accumulate(gaussian_filter1d(progress, 5.0, mode="nearest"))
     guide_at = lead_in + smooth_progress - (front_to_axle - guide_to_axle)
     poses = np.stack([np.interp(guide_at, at, column) for column in (axle[:, 0], axle[:, 1], heading)], axis=1)

@@ -52,8 +52,8 @@ def run_tool(tool: str, arguments: list[str], folder: Path) -> None:
         check=False,
     )
     if result.returncode != 0:
-        lines = [line for line in result.stderr.splitlines() if line.strip()] or ["no message"]
-        raise RunError(f"SUMO's {tool} failed in {folder}: {lines[-1]}")
+        errors = [line for line in result.stderr.splitlines() if line.startswith("Error")] or ["no message"]
+        raise RunError(f"SUMO's {tool} failed in {folder}: {errors[0]}")
 
 
 COMMON_OPTIONS = [
@@ -98,14 +98,31 @@ def write_network(source: NetworkSource, span_m: float, seed: int, folder: Path)
             "netconvert",
             [
                 "-n", "plain.nod.xml", "-e", "plain.edg.xml", *types,
-                "--geometry.remove", "--junctions.join", "--tls.discard-loaded", "--tls.guess", "--tls.guess.threshold", "55", "--crossings.guess", *sidewalks,
+                "--geometry.remove", "--junctions.join", "--tls.discard-loaded",
+                "--tls.guess", "--tls.guess.threshold", "55",
+                "--crossings.guess", *sidewalks,
                 "--keep-edges.components", "1", *COMMON_OPTIONS, "-o", "network.net.xml",
             ],
             folder,
         )  # fmt: skip
     else:
         _write_generated_network(source, span_m, seed, folder)
+    _drop_unknown_signals(folder / "network.net.xml")
     return folder / "network.net.xml"
+
+
+def _drop_unknown_signals(network: Path) -> None:
+    """Take signals without a program out of a network.
+
+    Where netconvert discards the light of a junction, a pedestrian crossing may still name it; SUMO then refuses the
+    whole network.
+    """
+    tree = ElementTree.parse(network)
+    known = {logic.get("id") for logic in tree.getroot().iter("tlLogic")}
+    for connection in tree.getroot().iter("connection"):
+        if connection.get("tl") is not None and connection.get("tl") not in known:
+            del connection.attrib["tl"], connection.attrib["linkIndex"]
+    tree.write(network, encoding="utf-8")
 
 
 def _write_generated_network(source: NetworkSource, span_m: float, seed: int, folder: Path) -> None:

@@ -6,13 +6,15 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
 
 from irlvla.geometry import box_corners
-from irlvla.world.city import Area, City
+from irlvla.world.city import OVERLAP_M, Area, City
 
 Array = NDArray[np.float64]
 
 PARKING_WIDTH_M = 2.5
+PAVEMENT_WIDTH_M = 3.2
 
 
 @dataclass(frozen=True)
@@ -43,110 +45,126 @@ def lay_out_scenery(city: City, seed: int) -> Scenery:
     """Place scenery along every street; car parks are added to `city`."""
     rng = np.random.default_rng([seed, 23])
     road = shapely.union_all([area.polygon for area in (*city.roadblocks, *city.intersections)])
-    pavement = shapely.union_all([area.polygon for area in (*city.walkways, *city.crosswalks)])
-    objects: list[StaticObject] = []
-    kerbs = [(lane, _kerb_stations(lane.baseline)) for lane in _outer_lanes(city)]
     shapely.prepare(road)
-    pavement_width = 3.2 if city.walkways else 0.6
-
-    def place(kind: str, along: Array, lateral_m: float, size: tuple[float, float, float], turn: float = 0.0) -> bool:
-        x, y, heading = along
-        px, py = x + np.sin(heading) * lateral_m, y - np.cos(heading) * lateral_m
-        outline = Polygon(box_corners(np.array([px, py, heading + turn, size[0], size[1]])))
-        if outline.intersects(road):
-            return False
-        objects.append(StaticObject(f"s{len(objects):05d}", kind, (float(px), float(py), float(heading + turn)), size))
-        return True
-
-    blocked = [road, pavement]
-    for lane, stations in kerbs:
+    roadside = _Roadside(road, PAVEMENT_WIDTH_M if city.walkways else 0.6)
+    outermost = {lane.roadblock: lane for lane in city.lanes}
+    kerbs = [(lane.width_m / 2 + OVERLAP_M, _stations(lane.baseline)) for lane in outermost.values()]
+    for kerb_m, stations in kerbs:
         if len(stations) < 30:
             continue
-        kerb = lane.width_m / 2 + 0.35
         inner = stations[12:-12]
         if rng.uniform() < 0.45:
-            _park_cars(city, rng, inner, kerb + pavement_width + 0.3, road, place, blocked)
+            _park_cars(city, rng, inner, kerb_m, roadside)
         if rng.uniform() < 0.22:
-            start = rng.integers(0, max(1, len(inner) - 14))
-            zone = inner[start : start + 12]
-            place("czone_sign", zone[0], kerb + 0.7, (0.4, 0.9, 1.9))
-            place("barrier", zone[1], kerb + 0.6, (0.5, 1.8, 1.0))
-            for k in range(2, len(zone), 2):
-                place("traffic_cone", zone[k], kerb + 0.35, (0.4, 0.4, 0.75))
-            if rng.uniform() < 0.5:
-                place("barrier", zone[-1], kerb + 0.9, (2.2, 0.5, 1.0))
+            _dig_up(rng, inner, kerb_m, roadside)
         for _ in range(rng.integers(0, 3)):
-            station = inner[rng.integers(len(inner))]
             size = ((0.6, 0.6, 1.1), (0.35, 0.35, 1.0), (1.2, 0.8, 1.3))[rng.integers(3)]
-            place("generic_object", station, kerb + rng.uniform(0.6, 2.4), size)
-    buildings, trees = _build(rng, kerbs, pavement_width, shapely.union_all(blocked))
-    return Scenery(buildings, trees, tuple(objects))
+            roadside.place("generic_object", inner[rng.integers(len(inner))], kerb_m + rng.uniform(0.6, 2.4), size)
+    parks = [area.polygon for area in city.car_parks]
+    walks = [area.polygon for area in (*city.walkways, *city.crosswalks)]
+    blocked = shapely.union_all([road, *walks, *parks])
+    shapely.prepare(blocked)
+    behind_pavement = [(kerb_m + roadside.pavement_m, stations) for kerb_m, stations in kerbs]
+    return Scenery(
+        _build_houses(rng, behind_pavement, blocked),
+        _plant_trees(rng, behind_pavement, blocked),
+        tuple(roadside.objects),
+    )
 
 
-def _outer_lanes(city: City) -> list:  # type: ignore[type-arg]
-    last = {}
-    for lane in city.lanes:
-        last[lane.roadblock] = lane
-    return list(last.values())
+class _Roadside:
+    """Where furniture may stand: anywhere but on the carriageway."""
+
+    def __init__(self, road: BaseGeometry, pavement_m: float) -> None:
+        self.road = road
+        self.pavement_m = pavement_m
+        self.objects: list[StaticObject] = []
+
+    def place(
+        self, kind: str, station: Array, lateral_m: float, size: tuple[float, float, float], turn: float = 0.0
+    ) -> None:
+        """Put an object `lateral_m` to the right of a station (x, y, heading), unless the road is there."""
+        x, y = _beside(station, lateral_m)
+        heading = float(station[2]) + turn
+        if not Polygon(box_corners(np.array([x, y, heading, size[0], size[1]]))).intersects(self.road):
+            self.objects.append(StaticObject(f"s{len(self.objects):05d}", kind, (x, y, heading), size))
 
 
-def _kerb_stations(baseline: Array) -> Array:
+def _beside(station: Array, lateral_m: float) -> tuple[float, float]:
+    x, y, heading = station
+    return float(x + np.sin(heading) * lateral_m), float(y - np.cos(heading) * lateral_m)
+
+
+def _stations(baseline: Array) -> Array:
+    """[N, 3] points of a baseline with their headings."""
     step = np.gradient(baseline, axis=0)
     return np.concatenate([baseline, np.arctan2(step[:, 1], step[:, 0])[:, None]], axis=1)
 
 
-def _park_cars(city, rng, stations, lateral_m, road, place, blocked) -> None:  # type: ignore[no-untyped-def]
-    count = int(rng.integers(2, 6))
-    start = int(rng.integers(0, max(1, len(stations) - 7 * count)))
-    bay = stations[start : start + 7 * count]
-    if len(bay) < 14:
+def _dig_up(rng: np.random.Generator, stations: Array, kerb_m: float, roadside: _Roadside) -> None:
+    """A work zone on the pavement: sign, barrier, cones."""
+    start = rng.integers(0, max(1, len(stations) - 14))
+    zone = stations[start : start + 12]
+    roadside.place("czone_sign", zone[0], kerb_m + 0.7, (0.4, 0.9, 1.9))
+    roadside.place("barrier", zone[1], kerb_m + 1.0, (0.5, 1.8, 1.0))
+    for k in range(2, len(zone), 2):
+        roadside.place("traffic_cone", zone[k], kerb_m + 0.35, (0.4, 0.4, 0.75))
+    if rng.uniform() < 0.5:
+        roadside.place("barrier", zone[-1], kerb_m + 0.9, (2.2, 0.5, 1.0))
+
+
+def _park_cars(city: City, rng: np.random.Generator, stations: Array, kerb_m: float, roadside: _Roadside) -> None:
+    """A lay-by behind the pavement with some of its bays taken."""
+    lateral = kerb_m + roadside.pavement_m + 0.3
+    bays = int(rng.integers(2, 6))
+    start = int(rng.integers(0, max(1, len(stations) - 7 * bays)))
+    strip = stations[start : start + 7 * bays]
+    if len(strip) < 14:
         return
-    right = np.stack([np.sin(bay[:, 2]), -np.cos(bay[:, 2])], axis=1)
-    ring = np.concatenate([bay[:, :2] + lateral_m * right, (bay[:, :2] + (lateral_m + PARKING_WIDTH_M) * right)[::-1]])
-    area = Polygon(ring)
-    if not area.is_valid or area.intersects(road):
+    right = np.stack([np.sin(strip[:, 2]), -np.cos(strip[:, 2])], axis=1)
+    near, far = strip[:, :2] + lateral * right, strip[:, :2] + (lateral + PARKING_WIDTH_M) * right
+    area = Polygon(np.concatenate([near, far[::-1]]))
+    if not area.is_valid or area.intersects(roadside.road):
         return
     city.car_parks.append(Area(city.new_fid(), area))
-    blocked.append(area)
-    for k in range(3, len(bay) - 3, 7):
+    for k in range(3, len(strip) - 3, 7):
         if rng.uniform() < 0.75:
             size = (float(rng.uniform(3.9, 4.8)), float(rng.uniform(1.7, 1.9)), float(rng.uniform(1.4, 1.7)))
-            place("vehicle", bay[k], lateral_m + PARKING_WIDTH_M / 2, size, np.pi if rng.uniform() < 0.2 else 0.0)
+            turn = np.pi if rng.uniform() < 0.2 else 0.0
+            roadside.place("vehicle", strip[k], lateral + PARKING_WIDTH_M / 2, size, turn)
 
 
-def _build(rng, kerbs, pavement_width, blocked) -> tuple[Array, Array]:  # type: ignore[no-untyped-def]
-    shapely.prepare(blocked)
-    buildings: list[list[float]] = []
-    trees: list[list[float]] = []
+def _build_houses(rng: np.random.Generator, streets: list[tuple[float, Array]], blocked: BaseGeometry) -> Array:
+    houses: list[list[float]] = []
     outlines: list[Polygon] = []
-    for lane, stations in kerbs:
+    for pavement_edge_m, stations in streets:
         at = float(rng.uniform(0, 8))
-        setback = lane.width_m / 2 + pavement_width + rng.choice([1.5, 3.5, 6.0])
+        setback = pavement_edge_m + rng.choice([1.5, 3.5, 6.0])
         while at < len(stations) - 6:
             length, depth = float(rng.uniform(9, 24)), float(rng.uniform(8, 14))
-            middle = min(int(at + length / 2), len(stations) - 1)
-            x, y, heading = stations[middle]
-            lateral = setback + depth / 2
-            box = np.array([x + np.sin(heading) * lateral, y - np.cos(heading) * lateral, heading, length, depth])
-            outline = Polygon(box_corners(box))
-            room = outline.buffer(0.9)
-            if rng.uniform() < 0.85 and not room.intersects(blocked):
-                buildings.append([*box, float(rng.choice([4.5, 7.0, 10.0, 13.0, 17.0])), float(rng.integers(6))])
+            station = stations[min(int(at + length / 2), len(stations) - 1)]
+            box = [*_beside(station, setback + depth / 2), float(station[2]), length, depth]
+            outline = Polygon(box_corners(np.array(box)))
+            if rng.uniform() < 0.85 and not outline.buffer(0.9).intersects(blocked):
+                houses.append([*box, float(rng.choice([4.5, 7.0, 10.0, 13.0, 17.0])), float(rng.integers(6))])
                 outlines.append(outline)
                 at += length + float(rng.choice([0.5, 2.0, 7.0]))
             else:
                 at += 7.0
+    return np.array(houses).reshape(-1, 7)[_without_overlaps(outlines)]
+
+
+def _plant_trees(rng: np.random.Generator, streets: list[tuple[float, Array]], blocked: BaseGeometry) -> Array:
+    trees: list[tuple[float, float, float, float]] = []
+    for pavement_edge_m, stations in streets:
         at = float(rng.uniform(4, 14))
         spacing = float(rng.choice([9.0, 14.0, 22.0]))
         while at < len(stations) - 2:
-            x, y, heading = stations[int(at)]
-            lateral = lane.width_m / 2 + pavement_width + 0.8
-            px, py = x + np.sin(heading) * lateral, y - np.cos(heading) * lateral
-            if not shapely.Point(px, py).buffer(0.5).intersects(blocked):
-                trees.append([px, py, float(rng.uniform(4.5, 8.5)), float(rng.uniform(1.2, 2.2))])
+            x, y = _beside(stations[int(at)], pavement_edge_m + 0.8)
+            if not shapely.Point(x, y).buffer(0.5).intersects(blocked):
+                trees.append((x, y, float(rng.uniform(4.5, 8.5)), float(rng.uniform(1.2, 2.2))))
             at += spacing * float(rng.uniform(0.8, 1.3))
-    kept = _without_overlaps(outlines)
-    return np.array(buildings).reshape(-1, 7)[kept], np.array(trees).reshape(-1, 4)
+    return np.array(trees).reshape(-1, 4)
 
 
 def _without_overlaps(outlines: list[Polygon]) -> list[int]:

@@ -125,8 +125,8 @@ def draw(
             image, inverse_depth, mesh.vertices, mesh.start, mesh.colour, mesh.material, mesh.tested, rows,
             rotation, origin, intrinsic, light.sun, light.ambient, light.haze_m, light.horizon,
         )  # fmt: skip
-    reduced: NDArray[np.uint8] = cv2.resize(image, (camera.width_px, camera.height_px), interpolation=cv2.INTER_AREA)
-    return reduced
+    reduced = cv2.resize(image, (camera.width_px, camera.height_px), interpolation=cv2.INTER_AREA)
+    return np.asarray(reduced, dtype=np.uint8)
 
 
 def _moving_mesh(frame: KeyFrame, city: City) -> Mesh:

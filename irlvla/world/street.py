@@ -1,5 +1,7 @@
 """The street as a mesh: ground, markings, buildings, trees; and traffic lights in their present state."""
 
+import itertools
+
 import numpy as np
 import shapely
 import shapely.ops
@@ -157,7 +159,7 @@ def _add_trees(build: MeshBuilder, scenery: Scenery, offset: Array) -> None:
         tint = 0.85 + 0.3 * ((px * 7.3 + py * 3.1) % 1.0)
         middle = height - crown
         rings = [(middle - crown * 0.8, crown * 0.7), (middle, crown), (middle + crown, crown * 0.45)]
-        for (z0, r0), (z1, r1) in zip(rings, rings[1:], strict=False):
+        for (z0, r0), (z1, r1) in itertools.pairwise(rings):
             for k in range(5):
                 a, b = 2 * np.pi * k / 5, 2 * np.pi * (k + 1) / 5
                 face = [(r0, a, z0), (r0, b, z0), (r1, b, z1), (r1, a, z1)]

@@ -144,8 +144,9 @@ def write_demand(net: sumolib.net.Net, preset: WorldPreset, seed: int, folder: P
         rows.append(
             (
                 depart,
-                f'<trip id="v{number:04d}.{kind.name}" type="{kind.name}" depart="{depart:.1f}" from={quoteattr(start)} '
-                f'to={quoteattr(goal)} departLane="best" departPos="{"random_free" if depart < 20 else "base"}" '
+                f'<trip id="v{number:04d}.{kind.name}" type="{kind.name}" depart="{depart:.1f}" '
+                f'from={quoteattr(start)} to={quoteattr(goal)} departLane="best" '
+                f'departPos="{"random_free" if depart < 20 else "base"}" '
                 'departSpeed="max"/>',
             )
         )
@@ -153,13 +154,11 @@ def write_demand(net: sumolib.net.Net, preset: WorldPreset, seed: int, folder: P
         walk_km = sum(edge.getLength() for edge in walkable) / 1000
         for number, depart in enumerate(np.sort(rng.uniform(0, end_s, round(walk_km * (3 + end_s / 25))))):
             origin = walkable[rng.integers(len(walkable))]
-            near = [e for e in origin.getToNode().getOutgoing() + origin.getToNode().getIncoming() if e in walkable]
-            goal = near[rng.integers(len(near))] if near else origin
-            if rng.uniform() < 0.6:
-                further = [
-                    e for e in goal.getToNode().getOutgoing() + goal.getFromNode().getIncoming() if e in walkable
-                ]
-                goal = further[rng.integers(len(further))] if further else goal
+            goal = origin
+            for _ in range(2 if rng.uniform() < 0.6 else 1):
+                ends = goal.getToNode(), goal.getFromNode()
+                near = [e for node in ends for e in node.getOutgoing() + node.getIncoming() if e in walkable]
+                goal = near[rng.integers(len(near))] if near else goal
             rows.append(
                 (
                     depart,

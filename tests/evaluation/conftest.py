@@ -1,11 +1,15 @@
 """Fixtures of the evaluation's tests."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from irlvla.types import Array, Camera
+from irlvla.world.build import build_world
+from irlvla.world.presets import FRONT_CAMERAS, PRESETS
 
 FrontCamera = Callable[[Array], Camera]
 
@@ -31,3 +35,11 @@ def pinhole(front_camera: FrontCamera) -> Camera:
 def bent(front_camera: FrontCamera) -> Camera:
     """With the distortion of nuPlan's cameras."""
     return front_camera(np.array([-0.356123, 0.172545, -0.00213, 0.000464, -0.05231]))
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root of a minimal embedded world with the front cameras and LiDAR."""
+    root = tmp_path_factory.mktemp("world") / "root"
+    build_world(replace(PRESETS["mini"], name="small", cameras=FRONT_CAMERAS), root, seed=0, workers=2)
+    return root

@@ -26,7 +26,9 @@ def test_ticks_cover_the_range_evenly(low: float, span: float, count: int) -> No
 
 @pytest.mark.parametrize("values", [[1.0, 0.5, 0.25], [0.8, 0.8, 0.8], [0.0, 0.0], [3.0], [-2.0, 5.0]])
 def test_line_stays_inside_the_chart(values: list[float]) -> None:
-    chart = line_chart([Series("loss", np.arange(len(values)), np.array(values), "#ff0000")], title="a < b")
+    chart = line_chart(
+        [Series("loss", np.arange(len(values), dtype=float), np.array(values), "#ff0000")], title="a < b"
+    )
     svg = ElementTree.fromstring(chart)
     for circle in svg.iter("{http://www.w3.org/2000/svg}circle"):
         assert 0 <= float(circle.get("cx", "-1")) <= WIDTH

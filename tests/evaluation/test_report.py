@@ -50,7 +50,15 @@ def ppo_run(tmp_path: Path) -> Path:
     run = tmp_path / "ppo"
     run.mkdir()
     (run / "config.json").write_text(json.dumps({"stage": "ppo", "seed": 0}))
-    lines = [json.dumps({"step": k, "reward": 0.5 + 0.01 * k}) for k in range(1, 30)]
+    lines = [json.dumps({"step": k, "reward": 0.5 + 0.01 * k, "kl": 0.01}) for k in range(1, 30)]
+    for step, share in ((0, 0.9), (29, 0.7)):
+        watch = {
+            "predicted_reward": 0.6,
+            "true_epdms": share,
+            "true/lane_keeping": share,
+            "predicted/lane_keeping": 0.9,
+        }
+        lines.insert(step, json.dumps({"step": step} | {f"watch/{name}": value for name, value in watch.items()}))
     (run / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 30, "rew')
     return run
 
@@ -116,7 +124,35 @@ def test_training_curves_survive_a_half_written_line(ppo_run: Path, results: Res
     assert curves.stage == "ppo"
     assert curves.columns["reward"][0][-1] == 29
     page = write_report(results, tmp_path / "report.html", runs={"ppo": ppo_run}).read_text(encoding="utf-8")
-    assert "PPO: reward while training" in page
+    assert "PPO: reward of its trial plans" in page
+
+
+def test_falling_sub_score_shows_although_the_reward_does_not_see_it(
+    ppo_run: Path, results: Results, tmp_path: Path
+) -> None:
+    page = write_report(results, tmp_path / "report.html", runs={"ppo": ppo_run}).read_text(encoding="utf-8")
+    assert '<td>lane keeping</td><td class="lost">90.0 → 70.0</td><td>90.0 → 90.0</td>' in page
+    assert "During PPO: predicted reward and true EPDMS" in page
+
+
+def test_what_the_reward_model_knows_comes_from_its_run(results: Results, tmp_path: Path) -> None:
+    run = tmp_path / "reward"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"stage": "reward", "seed": 0}))
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + "\n")
+    figures = {"area_under_curve": 0.97}
+    group = {
+        "plans": 1234,
+        "rank_correlation": 0.88,
+        "best_of_n_regret": 0.02,
+        "mean_absolute_error": 0.05,
+        "sub_scores": {"no_at_fault_collisions": figures, "lane_keeping": {"area_under_curve": None}},
+    }
+    (run / "report.json").write_text(json.dumps({"held_out_logs": {"scenes": 9, "all_kinds": group}}))
+    page = write_report(results, tmp_path / "report.html", runs={"reward": run}).read_text(encoding="utf-8")
+    assert "What the reward world model knows" in page
+    for text in ("1,234", "0.88", "0.97"):
+        assert f"<td>{text}</td>" in page
 
 
 def test_missing_run_says_what_to_do(results: Results, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The whole driver."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from irlvla.errors import ConfigError, DataError
 from irlvla.model.config import LossWeights, ModelConfig
 from irlvla.model.driving_vla import DrivingVLA
 from irlvla.model.inputs import SceneInputs, SceneTargets
+from irlvla.model.language import make_tokenizer, train_tokenizer
 from irlvla.model.plan_space import PlanSpace
 
 
@@ -83,6 +85,45 @@ def test_saved_driver_plans_and_speaks_as_before(model: DrivingVLA, inputs: Scen
         "parts.json",
         "tokenizer.json",
     ]
+
+
+def test_pretrained_eyes_and_language_are_taken_over_and_need_no_hub_to_load_again(
+    inputs: SceneInputs, targets: SceneTargets, tmp_path: Path
+) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM, ResNetBackbone, ResNetConfig
+
+    eyes, words = tmp_path / "eyes", tmp_path / "words"
+    ResNetBackbone(ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1] * 4)).save_pretrained(eyes)
+    tokenizer = train_tokenizer([*targets.answers, *inputs.instructions], 300)
+    small = LlamaConfig(
+        vocab_size=320, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    language = LlamaForCausalLM(small)
+    language.save_pretrained(words)
+    tokenizer.save(str(words / "tokenizer.json"))
+
+    config = ModelConfig(backbone=str(eyes), language_model=str(words))
+    model = DrivingVLA(config, make_tokenizer(config, []), PlanSpace()).eval()
+    embedding = model.semantic.language.get_input_embeddings().weight
+    assert torch.equal(embedding, language.get_input_embeddings().weight)
+    losses = model.imitation_losses(inputs, targets)
+    assert torch.stack(list(losses.values())).isfinite().all()
+
+    model.save_pretrained(tmp_path / "driver")
+    shutil.rmtree(eyes)
+    shutil.rmtree(words)
+    back = DrivingVLA.from_pretrained(tmp_path / "driver")
+    assert torch.equal(back.plan(inputs), model.plan(inputs))
+    assert back.answer(inputs) == model.answer(inputs)
+
+
+@pytest.mark.parametrize("setting", [{"backbone": "no/such-eyes"}, {"language_model": "no/such-words"}])
+def test_unknown_pretrained_part_is_named(
+    model: DrivingVLA, setting: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="no/such"):
+        DrivingVLA(ModelConfig(**setting), model.tokenizer, PlanSpace())  # type: ignore[arg-type]
 
 
 def test_equal_seeds_give_equal_drivers(model: DrivingVLA, config: ModelConfig) -> None:

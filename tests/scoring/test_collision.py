@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from scenes import Thing, car_from_the_left, cone_ahead, driving, empty_road, scene, stopped_car_ahead, tailgater
 
 from irlvla.scoring.context import ScoringContext
 from irlvla.scoring.score import score_rollout
-from tests.scenes import Thing, car_from_the_left, cone_ahead, driving, empty_road, scene, stopped_car_ahead, tailgater
 
 LANE_EDGE_M = 1.75
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from scenes import driving
 from scipy.signal import savgol_filter
 
 from irlvla.scoring import comfort
 from irlvla.scoring.comfort import extended_comfort, smoothing_filter
 from irlvla.scoring.reference import comfort as reference
-from tests.scenes import driving
 
 
 @pytest.mark.parametrize("samples", [36, 54, 55, 56])

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scenes import EVERYTHING_FINE, failed_by_human, stopped_car_ahead
 
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.human_filter import FILTERED, apply_human_filter
 from irlvla.scoring.score import score
 from irlvla.types import SubScores
-from tests.scenes import EVERYTHING_FINE, failed_by_human, stopped_car_ahead
 
 GATES = (
     "no_at_fault_collisions",

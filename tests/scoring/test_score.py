@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scenes import Thing, car_from_the_left, driving, empty_road, red_light_ahead, scene, stopped_car_ahead
 
 from irlvla.geometry import ego_to_world
 from irlvla.scoring.context import ScoringContext
@@ -15,7 +16,6 @@ from irlvla.simulation.drivable import Road
 from irlvla.simulation.polygons import PolygonSet
 from irlvla.simulation.traffic import RedLights, traffic_from_boxes
 from irlvla.types import Array, SubScores
-from tests.scenes import Thing, car_from_the_left, driving, empty_road, red_light_ahead, scene, stopped_car_ahead
 
 BUSY = scene(
     Thing("vehicle", x=25.0, speed_mps=4.0),

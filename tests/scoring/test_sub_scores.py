@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
+from scenes import Thing, driving, empty_road, red_light_ahead, scene, stopped_car_ahead, straight_road
 
 from irlvla.scoring.context import ScoringContext
 from irlvla.scoring.progress import ego_progress
@@ -12,7 +13,6 @@ from irlvla.scoring.score import score_rollout
 from irlvla.simulation.polygons import polygon_set
 from irlvla.simulation.traffic import RedLights
 from irlvla.types import SubScores
-from tests.scenes import Thing, driving, empty_road, red_light_ahead, scene, stopped_car_ahead, straight_road
 
 
 def scored(context: ScoringContext, rollout: np.ndarray) -> SubScores:

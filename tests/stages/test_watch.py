@@ -29,7 +29,7 @@ def test_a_reward_that_no_longer_ranks_plans_raises_an_alarm() -> None:
 
 
 def test_a_sample_without_spread_raises_no_alarm() -> None:
-    assert hacking_alarm([HONEST, {**HONEST, "rank_correlation": math.nan}], WatchConfig()) is None
+    assert hacking_alarm([HONEST, {"predicted_reward": 0.6, "true_epdms": 0.6}], WatchConfig()) is None
 
 
 def test_rank_correlation_averages_scenes_and_leaves_out_those_without_spread() -> None:
