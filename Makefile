@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 OUT ?= runs/demo
-# One BLAS thread a process: scoring and rendering are parallel over processes instead.
+# Idle OpenMP threads must not spin: image decoding and scoring run beside training in processes of their own.
+export OMP_WAIT_POLICY := PASSIVE
+# Numba's OpenMP layer kills forked loader workers.
 export NUMBA_THREADING_LAYER := workqueue
 export HF_HUB_OFFLINE := 1
 

@@ -6,6 +6,7 @@ Nothing heavy is imported before a sub-command is chosen, so that `irlvla --help
 import difflib
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -68,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"irlvla: no such command: {asked!r}.{hint}\n\n{_help()}", file=sys.stderr)
         return 2
     name, rest = found
+    # Idle OpenMP threads would otherwise spin and starve the processes that decode images and score plans.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
     module, function = COMMANDS[name][0].split(":")
     try:
         getattr(importlib.import_module(module), function)(rest)

@@ -301,7 +301,7 @@ def _stacked(records: Mapping[str, Any], key: str, shape: tuple[int, ...]) -> Ar
 
 
 def _sensor_path(relative: str, sensor_root: Path | None) -> Path | None:
-    if sensor_root is None:
+    if sensor_root is None or not relative:
         return None
     if relative.startswith("/") or ".." in relative.split("/"):
         raise _Fault(f"sensor path {relative!r} leaves the sensor folder")

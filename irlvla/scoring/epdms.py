@@ -1,5 +1,7 @@
 """EPDMS, NAVSIM v2's score: the one home of its formula."""
 
+from typing import Protocol
+
 import numpy as np
 
 from irlvla.types import Array, SubScores
@@ -11,7 +13,20 @@ HISTORY_COMFORT_WEIGHT = 2.0
 EXTENDED_COMFORT_WEIGHT = 2.0
 
 
-def gate(scores: SubScores) -> Array:
+class Gated(Protocol):
+    """Anything that holds the four sub-scores that void a plan."""
+
+    @property
+    def no_at_fault_collisions(self) -> Array: ...
+    @property
+    def drivable_area_compliance(self) -> Array: ...
+    @property
+    def driving_direction_compliance(self) -> Array: ...
+    @property
+    def traffic_light_compliance(self) -> Array: ...
+
+
+def gate(scores: Gated) -> Array:
     """Product [...] of the sub-scores that void a plan: collisions, drivable area, direction, traffic lights."""
     return (
         scores.no_at_fault_collisions

@@ -8,6 +8,7 @@ from irlvla.scoring.collision import collision
 from irlvla.scoring.comfort import history_comfort
 from irlvla.scoring.drivable_area import drivable_area, ego_areas
 from irlvla.scoring.driving_direction import driving_direction
+from irlvla.scoring.epdms import gate
 from irlvla.scoring.footprint import footprints
 from irlvla.scoring.lane_keeping import lane_keeping
 from irlvla.scoring.progress import progress_along_route
@@ -35,12 +36,7 @@ class RolloutScores:
     @property
     def gate(self) -> Array:
         """Product of the sub-scores that void a plan."""
-        return (
-            self.no_at_fault_collisions
-            * self.drivable_area_compliance
-            * self.driving_direction_compliance
-            * self.traffic_light_compliance
-        )
+        return gate(self)
 
     def with_progress(self, ego_progress: Array) -> SubScores:
         """The nine sub-scores, given ego progress [C]; extended comfort is left open."""

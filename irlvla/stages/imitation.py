@@ -17,7 +17,7 @@ from irlvla.data.scenes import human_plan
 from irlvla.model.config import ModelConfig
 from irlvla.model.driving_vla import DrivingVLA
 from irlvla.model.inputs import SceneInputs, SceneTargets
-from irlvla.model.language import train_tokenizer
+from irlvla.model.language import make_tokenizer
 from irlvla.model.plan_space import PlanSpace
 from irlvla.stages.optimisation import (
     WeightAverage,
@@ -106,12 +106,17 @@ def train_imitation(
         RunError: `out` holds another run, or the disk is full.
         DataError: the data root or one of its files is missing or damaged.
     """
-    run = RunFolder(out, "imitation", {"model": model, "imitation": config, "data": data}, seed)
+    accelerator = Accelerator(
+        # Not told so, Accelerate would run each process of a CPU torchrun as if it were alone.
+        cpu=not torch.cuda.is_available(),
+        mixed_precision=config.precision,
+        log_with=list(config.trackers) or None,
+        project_dir=str(out),
+    )
+    with accelerator.main_process_first():
+        run = RunFolder(out, "imitation", {"model": model, "imitation": config, "data": data}, seed)
     if run.finished:
         return run.model_path
-    accelerator = Accelerator(
-        mixed_precision=config.precision, log_with=list(config.trackers) or None, project_dir=str(out)
-    )
     if config.trackers:
         run.start_trackers(accelerator)
 
@@ -120,14 +125,15 @@ def train_imitation(
     batches = SceneBatches(data, scenes, model, config.keep_decoded)
     plans = np.stack([human_plan(batches.scenes[row]) for row in rows])
     plan_space = PlanSpace.fit(plans, model.plan_coefficients)
-    tokenizer = train_tokenizer(batches.texts(rows), model.vocabulary)
+    tokenizer = make_tokenizer(model, batches.texts(rows))
 
     seed_step(seed, 0, "weights")
     vla = DrivingVLA(model, tokenizer, plan_space)
     loss_module = _ImitationLoss(vla)
     optimizer = adamw(loss_module, config.learning_rate, config.weight_decay)
     start = 0
-    checkpoint = run.load_checkpoint()
+    with accelerator.main_process_first():
+        checkpoint = run.load_checkpoint()
     if checkpoint is not None:
         start = checkpoint.step
         vla.load_state_dict(checkpoint.part("model"))

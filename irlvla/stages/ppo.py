@@ -11,7 +11,7 @@ run stops. The weights saved are those of the check with the best true EPDMS.
 Legend: S scenes, G plans of one scene, K denoising steps, C plan coefficients.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -430,10 +430,8 @@ def _check_reward_run(reward_run: Path, policy: str, data: DataConfig) -> None:
         raise RunError(
             f"{reward_run} was trained on the scene tokens of another imitation run: train the reward model on this one"
         )
-    wanted = plain(data)
-    differing = [
-        f.name for f in fields(DataConfig) if f.name != "root" and config["data"].get(f.name) != wanted[f.name]
-    ]
+    found, wanted = config["data"], plain(data)
+    differing = [name for name in wanted if name != "root" and found.get(name) != wanted[name]]
     if differing:
         raise RunError(
             f"{reward_run} scored plans on other scenes ({', '.join(differing)} differ): give PPO its data settings"

@@ -196,3 +196,24 @@ def test_a_reward_run_on_other_scenes_is_refused(tiny_root: Path, runs: Path, tm
     data = DataConfig(tiny_root, "test", max_scenes=3)
     with pytest.raises(RunError, match="max_scenes differ"):
         train_ppo(runs / "imitation", runs / "reward", PPO, data, tmp_path / "ppo")
+
+
+def test_two_processes_share_a_batch_and_write_one_log(tiny_root: Path, tmp_path: Path) -> None:
+    program = tmp_path / "train.py"
+    program.write_text(
+        textwrap.dedent(f"""
+            import sys
+            from pathlib import Path
+            import torch
+            sys.path.insert(0, {str(Path(__file__).parent)!r})
+            from test_stages_resume import run_stage
+            torch.set_num_threads(1)
+            run_stage("imitation", Path({str(tiny_root)!r}), Path(), Path({str(tmp_path / "run")!r}))
+        """)
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(program)]
+    done = subprocess.run(torchrun, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 7))
+    assert DrivingVLA.from_pretrained(tmp_path / "run" / "model").config == MODEL

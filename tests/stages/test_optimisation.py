@@ -60,8 +60,8 @@ def test_average_follows_the_weights_and_leaves_the_live_ones_alone() -> None:
     torch.testing.assert_close(average.average["weight"], torch.full((1, 1), 9 / 11))
     for _ in range(20):
         average.update(module)
-    assert float(average.average["weight"]) > 0.999
+    assert average.average["weight"].item() > 0.999
     nn.init.constant_(module.weight, 5.0)
     with average.applied_to(module):
-        assert float(module.weight) < 1.001
-    assert float(module.weight) == 5.0
+        assert module.weight.item() < 1.001
+    assert module.weight.item() == 5.0

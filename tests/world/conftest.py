@@ -1,0 +1,16 @@
+"""A small world, built once for all tests of this folder."""
+
+from pathlib import Path
+
+import pytest
+
+from irlvla.world.build import build_world
+from irlvla.world.presets import PRESETS
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root of preset `mini`, seed 1."""
+    root = tmp_path_factory.mktemp("world") / "mini"
+    build_world(PRESETS["mini"], root, seed=1, workers=2)
+    return root

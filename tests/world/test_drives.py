@@ -1,0 +1,45 @@
+"""The embedded world's humans drive well: comfortable, on the road, clear of others, stopping at red."""
+
+from pathlib import Path
+
+import numpy as np
+
+from irlvla.data.scenes import human_plan, open_scenes
+from irlvla.scoring.context import build_contexts
+from irlvla.scoring.epdms import epdms
+from irlvla.scoring.score import score
+from irlvla.types import SubScores
+from irlvla.world.filter import constant_velocity
+
+
+def _scores(world: Path) -> tuple[SubScores, int]:
+    scenes = [*open_scenes(world, "world-train"), *open_scenes(world, "world-test")]
+    contexts = {}
+    for split in ("world-train", "world-test"):
+        built, failures = build_contexts(open_scenes(world, split))
+        assert failures == []
+        contexts.update(built)
+    plans = np.stack([np.stack([human_plan(scene), constant_velocity(scene)]) for scene in scenes])
+    return score([contexts[scene.token] for scene in scenes], plans, human_filter=False), len(scenes)
+
+
+def test_humans_score_well_where_constant_velocity_does_not(world: Path) -> None:
+    scores, count = _scores(world)
+    points = epdms(scores)
+    assert count >= 6
+    assert points[:, 0].mean() > 0.8
+    assert points[:, 0].mean() > points[:, 1].mean() + 0.1
+    assert scores.no_at_fault_collisions[:, 0].mean() > 0.95
+    assert scores.history_comfort[:, 0].mean() > 0.9
+    assert scores.drivable_area_compliance[:, 0].mean() > 0.9
+
+
+def test_command_agrees_with_the_turn_that_is_driven(world: Path) -> None:
+    for split in ("world-train", "world-test"):
+        for scene in open_scenes(world, split):
+            now = scene.now
+            turned = human_plan(scene)[-1, 2]
+            assert now.command.sum() == 1
+            if abs(turned) > 1.2 and now.ego_velocity_mps[0] > 2.0:
+                assert now.command[0 if turned > 0 else 2] == 1 or now.command[1] == 1
+                assert now.command[2 if turned > 0 else 0] == 0
