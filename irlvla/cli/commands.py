@@ -138,8 +138,6 @@ class ScoreOptions:
     """How other road users move."""
     human_filter: Literal["on", "off"] = "on"
     """Whether what the human failed as well is lifted."""
-    mapping: Path | None = None
-    """Two-stage split YAML."""
     workers: int = 1
     """Processes."""
     cache: Path | None = None
@@ -148,11 +146,13 @@ class ScoreOptions:
 
 def score(arguments: Sequence[str]) -> None:
     """`irlvla score --data ROOT --split SPLIT --plans plans.npz --out scores.parquet`"""
+    import pyarrow.compute
+
     from irlvla.scoring.table import score_plans_file
 
     options = parse(ScoreOptions, arguments, "score")
     with progress_bar(console) as show:
-        summary = score_plans_file(
+        table = score_plans_file(
             options.data,
             options.split,
             options.plans,
@@ -160,12 +160,16 @@ def score(arguments: Sequence[str]) -> None:
             metric=options.metric,
             traffic=options.traffic,
             human_filter=options.human_filter == "on",
-            mapping=options.mapping,
             workers=options.workers,
             cache=options.cache,
             on_progress=lambda done, total: show("scenes", done, total, ""),
         )
-    console.print(summary)
+    scores = table.column("score").drop_null()
+    mean = f", mean score {100 * pyarrow.compute.mean(scores).as_py():.2f}" if len(scores) else ""
+    unscored = len(table) - len(scores)
+    console.print(f"{len(scores)} of {len(table)} plans scored{mean}", highlight=False)
+    if unscored:
+        console.print(f"{unscored} plans have no score; column `reason` of {options.out} says why", highlight=False)
     console.print(f"wrote {options.out}")
 
 
@@ -267,6 +271,54 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
         scenes_a_group=options.pictures,
     )
     console.print(f"wrote {options.out / 'results.md'} and {options.out / 'report.html'}")
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """Who plans for what."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder of stage imitation or ppo."""
+    data: Path
+    """Data root in NAVSIM's layout; neither maps nor futures are needed."""
+    out: Path
+    """Folder for plans.npz and the pictures."""
+    split: str = "world-test"
+    """Split to plan for."""
+    pictures: int = 8
+    """Scenes, evenly over the split, whose cameras are drawn with boxes and plan."""
+
+
+def plan(arguments: Sequence[str]) -> None:
+    """`irlvla plan RUN --data ROOT --split SPLIT --out FOLDER`"""
+    import cv2
+    import numpy as np
+
+    from irlvla.data.plans import write_plans
+    from irlvla.data.scenes import open_scenes
+    from irlvla.errors import DataError
+    from irlvla.evaluation.draw import DrawnPlan, draw_all_cameras, plan_colours
+    from irlvla.evaluation.policies import LearnedPolicy
+
+    options = parse(PlanOptions, arguments, "plan")
+    scenes = open_scenes(options.data, options.split, num_future_frames=0)
+    if len(scenes) == 0:
+        raise DataError(f"split {options.split!r} of {options.data} has no scene: is the scene filter too narrow?")
+    policy = LearnedPolicy(options.run)
+    options.out.mkdir(parents=True, exist_ok=True)
+    poses = []
+    with progress_bar(console) as show:
+        for first in range(0, len(scenes), 32):
+            poses.append(policy.plan(scenes[first : first + 32]))
+            show("plans", min(first + 32, len(scenes)), len(scenes), "")
+    plans = np.concatenate(poses)
+    write_plans(options.out / "plans.npz", scenes.tokens, plans, [policy.name] * len(plans))
+    colour = plan_colours([policy.name])[policy.name]
+    shown = np.unique(np.linspace(0, len(scenes) - 1, min(options.pictures, len(scenes))).round().astype(int))
+    for index in shown:
+        sheet = draw_all_cameras(scenes[int(index)], [DrawnPlan(policy.name, plans[index], colour)])
+        cv2.imwrite(str(options.out / f"{scenes.tokens[index]}.jpg"), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    console.print(f"wrote {options.out / 'plans.npz'} and {len(shown)} pictures")
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ def run_demo(options: DemoOptions) -> None:
     root = options.out / "world"
     data = DataConfig(root)
     with progress_bar(console) as show:
-        step = _timed(console.print)
-        step("world")
+        announce = _timed(console.print)
+        announce("world")
         build_world(
             PRESETS[recipe.world],
             root,
@@ -77,13 +77,13 @@ def run_demo(options: DemoOptions) -> None:
         runs = {stage: options.out / f"{stage}-seed{seed}" for stage in ("imitation", "reward", "ppo")}
         with progress_bar(console) as show:
             progress = stage_progress(show)
-            step("imitation")
+            announce("imitation")
             train_imitation(recipe.model, recipe.imitation, data, runs["imitation"], seed=seed, on_progress=progress)
-            step("reward")
+            announce("reward")
             train_reward(runs["imitation"], recipe.reward, data, runs["reward"], seed=seed, on_progress=progress)
-            step("ppo")
+            announce("ppo")
             train_ppo(runs["imitation"], runs["reward"], recipe.ppo, data, runs["ppo"], seed=seed, on_progress=progress)
-    step("evaluate")
+    announce("evaluate")
     first = {stage: options.out / f"{stage}-seed0" for stage in ("imitation", "reward", "ppo")}
     evaluate_drivers(
         EvaluateOptions(
@@ -96,7 +96,7 @@ def run_demo(options: DemoOptions) -> None:
         ),
         training_runs=dict(first),
     )
-    step(None)
+    announce(None)
 
 
 def _timed(print_line: Callable[..., None]) -> Callable[[str | None], None]:
@@ -104,7 +104,7 @@ def _timed(print_line: Callable[..., None]) -> Callable[[str | None], None]:
     started = time.monotonic()
     current: str | None = None
 
-    def step(name: str | None) -> None:
+    def announce(name: str | None) -> None:
         nonlocal started, current
         now = time.monotonic()
         if current is not None:
@@ -113,4 +113,4 @@ def _timed(print_line: Callable[..., None]) -> Callable[[str | None], None]:
         if name is not None:
             print_line(f"[bold]{name}[/bold]")
 
-    return step
+    return announce

@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from irlvla.data.sensors import load_image
+from irlvla.errors import DataError
 from irlvla.evaluation.projection import Lens, lens, project_polygon, project_segments
 from irlvla.geometry import box_corners
-from irlvla.types import OBJECT_TYPES, Boxes, Camera
+from irlvla.types import OBJECT_TYPES, Boxes, Camera, Scene
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -24,6 +26,8 @@ RIBBON_WIDTH_M = 0.45
 """Of the plan on top; each one below is wider by as much, so that plans on top of each other can all be seen."""
 RIBBON_OPACITY = 0.75
 FARTHEST_BOX_M = 70.0
+SHEET_ORDER = ("CAM_L0", "CAM_F0", "CAM_R0", "CAM_L1", "CAM_B0", "CAM_R1", "CAM_L2", "CAM_R2")
+"""Cameras of a sheet, row by row: ahead, to the sides and back, back to the sides."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,42 @@ def draw_camera(
     for index, plan in enumerate(plans):
         _draw_ribbon(picture, plan, view, ground_z_m, RIBBON_WIDTH_M * min(len(plans) - index, 3))
     return picture
+
+
+def draw_all_cameras(scene: Scene, plans: Sequence[DrawnPlan] = (), *, width_px: int = 560) -> Image:
+    """All cameras of a scene that have an image, in one sheet of three columns, left to right as they look.
+
+    Args:
+        scene: Its present frame gives cameras and boxes.
+        plans: See `draw_camera`.
+        width_px: Width of one camera's picture.
+    Returns:
+        [h, w, 3] RGB, uint8; missing pictures in the last row are black.
+    Raises:
+        DataError: the scene has no camera image, or one cannot be read.
+    """
+    cameras = [scene.now.cameras[name] for name in SHEET_ORDER if name in scene.now.cameras]
+    cameras = [camera for camera in cameras if camera.image_path is not None]
+    if not cameras:
+        raise DataError(
+            f"scene {scene.token} names no camera image: are the sensor blobs where the data root has them?"
+        )
+    pictures = [
+        draw_camera(
+            camera,
+            load_image(camera, scene_token=scene.token),
+            plans=plans,
+            boxes=scene.now.boxes,
+            width_px=width_px,
+        )
+        for camera in cameras
+    ]
+    height_px = max(len(picture) for picture in pictures)
+    sheet = np.zeros((height_px * -(-len(pictures) // 3), width_px * min(len(pictures), 3), 3), dtype=np.uint8)
+    for place, picture in enumerate(pictures):
+        row, column = divmod(place, 3)
+        sheet[row * height_px :, column * width_px :][: len(picture), :width_px] = picture
+    return sheet
 
 
 def box_wires(boxes: Array) -> Array:

@@ -88,11 +88,11 @@ def build_world(
             return
         write_map_index(out)
         (out / "ATTRIBUTION.md").write_text(ATTRIBUTION, encoding="utf-8")
-        with _processes(workers) as pool:
+        with _processes(workers) as pools:
             total = len(preset.networks) + preset.train_logs + preset.test_logs
             done = 0
             networks = {
-                pool.submit(_prepare_network, out, preset, seed, index): spec
+                pools[_worker_of(preset, index, 0, workers)].submit(_prepare_network, out, preset, seed, index): spec
                 for index, spec in enumerate(preset.networks)
             }
             for finished in _completed(networks):
@@ -100,7 +100,10 @@ def build_world(
                 report(done, total, f"network and traffic at {networks[finished].location}")
             jobs = _log_jobs(out, preset, seed)
             total = len(preset.networks) + len(jobs)
-            logs = {pool.submit(_write_log_job, job): job for job in jobs}
+            logs = {
+                pools[_worker_of(preset, job.spec_index, job.number, workers)].submit(_write_log_job, job): job
+                for job in jobs
+            }
             for finished in _completed(logs):
                 done += 1
                 report(done, total, f"log {finished.result()}")
@@ -158,14 +161,22 @@ def _named_full_disk(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+def _processes(workers: int) -> Iterator[list[ProcessPoolExecutor]]:
+    """One pool per process, so that a job can be sent to the process that knows its city."""
     # Spawned, not forked: numba and OpenCV threads of the caller must not be inherited half-alive.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(max(1, workers), mp_context=context, initializer=_one_thread)
+    pools = [ProcessPoolExecutor(1, mp_context=context, initializer=_one_thread) for _ in range(max(1, workers))]
     try:
-        yield pool
+        yield pools
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for pool in pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _worker_of(preset: WorldPreset, index: int, number: int, workers: int) -> int:
+    """Which process does the jobs of a network; several share one where there are more than networks."""
+    share = max(1, workers // len(preset.networks))
+    return (index * share + number % share) % max(1, workers)
 
 
 def _one_thread() -> None:
@@ -198,8 +209,8 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
     folder.mkdir(parents=True)
     place_seed = _network_seed(seed, index)
     network = write_network(spec.source, preset.network_span_m, place_seed, folder)
-    traffic = simulate_traffic(network, preset, place_seed, folder)
-    city, scenery = _read_place(folder, spec, place_seed)
+    simulate_traffic(network, preset, place_seed, folder)
+    city, scenery, traffic, _ = _place(out, preset, seed, index)
     write_map(city, out / "maps" / spec.location / MAP_VERSIONS[spec.location] / "map.gpkg")
     drives = choose_drives(city, scenery, traffic, _log_share(preset, index), preset.frames_per_log, place_seed)
     rows = [asdict(drive) for drive in drives]
@@ -214,17 +225,13 @@ def _log_share(preset: WorldPreset, index: int) -> int:
     return wanted // len(peers) + (1 if peers.index(index) < wanted % len(peers) else 0)
 
 
-def _read_place(folder: Path, spec: NetworkSpec, place_seed: int) -> tuple[City, Scenery]:
-    city = read_city(folder / "network.net.xml", spec.location, np.array(ORIGINS[spec.location]))
-    scenery = lay_out_scenery(city, place_seed)
-    return city, scenery
-
-
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _place(out: Path, preset: WorldPreset, seed: int, index: int) -> tuple[City, Scenery, RecordedTraffic, SensorSuite]:
+    """What a network's workshop holds, read once per process."""
     spec = preset.networks[index]
     folder = _workshop(out, spec)
-    city, scenery = _read_place(folder, spec, _network_seed(seed, index))
+    city = read_city(folder / "network.net.xml", spec.location, np.array(ORIGINS[spec.location]))
+    scenery = lay_out_scenery(city, _network_seed(seed, index))
     return city, scenery, read_recording(folder, preset), SensorSuite(city, scenery, preset)
 
 

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 
 STEP_S = 0.1
 PATH_STEP_M = 0.25
+SMOOTHING_STEPS = 5.0
 # Rear overhang of the ego vehicle: its box reaches this far behind the rear axle.
 EGO_REAR_OVERHANG_M = EGO_LENGTH_M / 2 - REAR_AXLE_TO_CENTER_M
 
@@ -112,7 +113,7 @@ def vehicle_track(
     heading = _trail(path, tangent, guide_to_axle, step)
     axle = path - guide_to_axle * np.stack([np.cos(heading), np.sin(heading)], axis=1)
 
-    smooth_progress = np.maximum.accumulate(gaussian_filter1d(progress, 5.0, mode="nearest"))
+    smooth_progress = np.maximum.accumulate(_smooth_in_time(progress))
     guide_at = lead_in + smooth_progress - (front_to_axle - guide_to_axle)
     poses = np.stack([np.interp(guide_at, at, column) for column in (axle[:, 0], axle[:, 1], heading)], axis=1)
     direction = np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
@@ -134,7 +135,7 @@ def vehicle_track(
 
 def pedestrian_track(name: str, first_step: int, xy: Array, lanes: NDArray[np.object_]) -> Track:
     """Track of a walking person; the heading follows the smoothed walk and is held while standing."""
-    smooth = gaussian_filter1d(xy, 5.0, axis=0, mode="nearest")
+    smooth = _smooth_in_time(xy)
     velocity = np.gradient(smooth, STEP_S, axis=0)
     speed = np.hypot(*velocity.T)
     moving = speed > 0.15
@@ -146,6 +147,17 @@ def pedestrian_track(name: str, first_step: int, xy: Array, lanes: NDArray[np.ob
         heading = np.zeros(len(xy))
     pose = np.concatenate([smooth, heading[:, None]], axis=1)
     return Track(name, "pedestrian", first_step, (0.7, 0.7, 1.75), pose, pose, velocity, speed, lanes)
+
+
+def _smooth_in_time(values: Array) -> Array:
+    """Gaussian of 0.5 s over [T] or [T, 2] values; beyond both ends the motion goes on as it was."""
+    reach = min(len(values) - 1, round(4 * SMOOTHING_STEPS))
+    if reach < 1:
+        return values
+    before = 2 * values[0] - values[reach:0:-1]
+    after = 2 * values[-1] - values[-2 : -reach - 2 : -1]
+    smooth = gaussian_filter1d(np.concatenate([before, values, after]), SMOOTHING_STEPS, axis=0, mode="nearest")
+    return np.asarray(smooth[reach : reach + len(values)])
 
 
 def _unit(vector: Array) -> Array:

@@ -274,7 +274,9 @@ def paint(
                             else:
                                 s = (along0 * x + along1 * y + z) / 0.5
                                 tone = 1.0 if s - np.floor(s) < 0.5 else 0.35
-                    clear = np.exp(-depth * haze_scale)
+                    # The first terms of exp(x) in place of exp: a third of the whole cost otherwise.
+                    thickness = depth * haze_scale
+                    clear = 1.0 / (1.0 + thickness + 0.5 * thickness * thickness)
                     image[v, u, 0] = np.uint8(min(255.0, red * tone * clear + horizon[0] * (1 - clear)))
                     image[v, u, 1] = np.uint8(min(255.0, green * tone * clear + horizon[1] * (1 - clear)))
                     image[v, u, 2] = np.uint8(min(255.0, blue * tone * clear + horizon[2] * (1 - clear)))

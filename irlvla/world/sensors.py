@@ -65,7 +65,10 @@ class SensorSuite:
         street = self._street
         reach = np.where(street.tested, UPRIGHT_REACH_M, GROUND_REACH_M)
         far = np.hypot(*(street.center - here).T) - street.radius
-        near_street = np.flatnonzero(far < reach)
+        chosen = np.flatnonzero(far < reach)
+        # Ground in painting order; then what stands, nearest first, so that hidden pixels are skipped.
+        ground, upright = chosen[~street.tested[chosen]], chosen[street.tested[chosen]]
+        near_street = np.concatenate([ground, upright[np.argsort(far[upright], kind="stable")]])
         return [
             draw(camera, frame.ego_pose, self._city.offset, light, ((street, near_street), (moving, None)))
             for camera in self._cameras

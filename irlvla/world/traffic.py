@@ -177,8 +177,8 @@ def write_demand(net: sumolib.net.Net, preset: WorldPreset, seed: int, folder: P
     (folder / "demand.rou.xml").write_text("\n".join([*lines, "</routes>"]))
 
 
-def simulate_traffic(network: Path, preset: WorldPreset, seed: int, folder: Path) -> RecordedTraffic:
-    """Drive the demand over a network with SUMO and record smooth tracks.
+def simulate_traffic(network: Path, preset: WorldPreset, seed: int, folder: Path) -> None:
+    """Drive the demand over a network with SUMO; `read_recording` reads what it wrote.
 
     Args:
         network: SUMO network file.
@@ -209,11 +209,10 @@ def simulate_traffic(network: Path, preset: WorldPreset, seed: int, folder: Path
         ],
         folder,
     )  # fmt: skip
-    return read_recording(folder, preset)
 
 
 def read_recording(folder: Path, preset: WorldPreset) -> RecordedTraffic:
-    """Read SUMO's output in `folder` and smooth it; see `simulate_traffic`."""
+    """Smooth tracks, routes and signals from SUMO's output in `folder`."""
     steps = round(preset.simulated_s / STEP_S)
     sizes = {
         kind.get("id", ""): tuple(float(kind.get(key, "0")) for key in ("length", "width", "height"))

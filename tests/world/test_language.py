@@ -1,4 +1,5 @@
 import numpy as np
+from shapely.geometry import Polygon
 
 from irlvla.types import COMMANDS
 from irlvla.world.city import Connector, Lane
@@ -17,9 +18,10 @@ def _object(kind: str, x: float, y: float, heading: float = 0.0, speed: float = 
 def _light(distance_m: float, letter: str) -> tuple[Connector, bool, str]:
     end = np.array([distance_m, 0.0])
     baseline = np.stack([end - [20.0, 0.0], end - [1.0, 0.0], end])
-    area = None
-    lane = Lane(1, 2, 3, 4, "e_0", 5, 0, baseline, area, 3.5, 13.9, baseline[0], end)  # type: ignore[arg-type]
-    connector = Connector(6, 7, 8, 9, 10, lane, lane, 11, 12, baseline + [20.0, 0.0], area, 13.9, "s", ("t", 0), 13, ())  # type: ignore[arg-type]
+    area = Polygon()
+    lane = Lane(1, 2, 3, 4, "e_0", 5, 0, baseline, area, 3.5, 13.9, baseline[0], end)
+    beyond = baseline + np.array([20.0, 0.0])
+    connector = Connector(6, 7, 8, 9, 10, lane, lane, 11, 12, beyond, area, 13.9, "s", ("t", 0), 13, ())
     return connector, letter in "rRu", letter
 
 

@@ -26,13 +26,14 @@ def test_every_layer_has_the_columns_of_a_nuplan_map(world: Path, golden: Path, 
     for layer in layers:
         columns = [row[1:3] for row in theirs.execute(f"PRAGMA table_info({layer})")]
         assert [row[1:3] for row in ours.execute(f"PRAGMA table_info({layer})")] == columns
-    for table in ("gpkg_geometry_columns", "gpkg_spatial_ref_sys"):
-        query = f"SELECT * FROM {table} ORDER BY 1"
-        assert [row[:2] for row in ours.execute(query)] == [row[:2] for row in theirs.execute(query)] or table
-    projections = [
-        db.execute("SELECT value FROM meta WHERE key='projectedCoordSystem'").fetchone() for db in (ours, theirs)
-    ]
-    assert projections[0] == projections[1]
+    for query in (
+        "SELECT * FROM gpkg_geometry_columns ORDER BY table_name",
+        "SELECT srs_id, organization, definition FROM gpkg_spatial_ref_sys ORDER BY srs_id",
+        "SELECT table_name, data_type, identifier, srs_id FROM gpkg_contents ORDER BY table_name",
+        "SELECT value FROM meta WHERE key = 'projectedCoordSystem'",
+        "PRAGMA application_id",
+    ):
+        assert ours.execute(query).fetchall() == theirs.execute(query).fetchall()
 
 
 @pytest.mark.parametrize("location", MAP_LOCATIONS)
