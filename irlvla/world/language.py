@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 EGO_FRONT_M = 4.05
 CORRIDOR_M = 1.9
 LIGHT_REACH_M = 50.0
-LEADER_REACH_M = 35.0
+LEADER_REACH_M = 45.0
 _EVENT = {
     "wait": "Wait",
     "start": "Start moving",
@@ -48,6 +48,7 @@ class _Surroundings:
     pedestrian_in_the_way: bool
     oncoming: bool
     at_junction: bool
+    turn_ahead: bool
 
 
 def describe_drive(root: Path, data_split: str, name: str, frames: list[KeyFrame]) -> None:
@@ -80,9 +81,11 @@ def _reason(speed_word: str, path_word: str, here: _Surroundings) -> str:
             return "yield to oncoming traffic"
         if path_word.startswith("turn"):
             return "the turn is tight"
+        if here.turn_ahead:
+            return "a turn is coming up"
         if here.at_junction:
             return "other traffic may have the right of way at the junction"
-        return "the road ahead bends" if path_word.startswith("bear") else "traffic calls for it"
+        return "the road ahead bends" if path_word.startswith("bear") else "the road ahead needs care"
     if path_word == "turn left" and here.oncoming:
         return "there is a gap in the oncoming traffic"
     if follows:
@@ -110,7 +113,8 @@ def _look_around(frame: KeyFrame, poses: Array) -> _Surroundings:
             if beside < CORRIDOR_M and turned < 1.2 and at < min(gap, LEADER_REACH_M) and at > -1.0:
                 leader, gap = _name(item), max(0.0, at)
     light, at_junction = _light_ahead(frame)
-    return _Surroundings(light, leader, float(gap), pedestrian, oncoming, at_junction)
+    turn_ahead = COMMANDS[frame.command] in ("left", "right")
+    return _Surroundings(light, leader, float(gap), pedestrian, oncoming, at_junction, turn_ahead)
 
 
 def _path_ahead(poses: Array) -> Array:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 from shapely.geometry import Polygon
 
@@ -57,6 +59,11 @@ def test_a_red_light_behind_the_ego_is_no_reason() -> None:
 def test_a_pedestrian_in_the_way_comes_first() -> None:
     frame = _frame(_object("pedestrian", 10.0, 0.5, speed=1.0), lights=(_light(20.0, "r"),))
     assert _why("stop", "straight", frame) == "a pedestrian is in the way"
+
+
+def test_slowing_before_a_turn_names_the_turn() -> None:
+    frame = replace(_frame(), command=COMMANDS.index("right"))
+    assert _why("slow down", "straight", frame) == "a turn is coming up"
 
 
 def test_a_left_turn_yields_to_oncoming_traffic() -> None:
