@@ -15,7 +15,7 @@ from irlvla.data.pickles import DevkitObject, load_pickle
 from irlvla.data.splits import SceneFilter, Split, data_root, load_split, with_future_frames
 from irlvla.errors import DataError, SceneDataError
 from irlvla.geometry import world_to_ego
-from irlvla.types import HISTORY_FRAMES, PLAN_POSES, Array, Boxes, Frame, Scene, SceneFailure
+from irlvla.types import HISTORY_FRAMES, PLAN_POSES, PLAN_STEP_S, Array, Boxes, Frame, Scene, SceneFailure
 
 EARLIER_FRAME_MAX_S = 0.55
 """Scenes at most this far apart are two successive frames for extended comfort."""
@@ -210,6 +210,17 @@ def human_plan(scene: Scene) -> Array:
         )
     poses_world = np.stack([frame.ego_pose_world for frame in scene.future[:PLAN_POSES]])
     return world_to_ego(poses_world, scene.now.ego_pose_world)
+
+
+def constant_velocity_plan(scene: Scene) -> Array:
+    """Plan [8, 3] straight along the present heading at the present speed, in the ego frame.
+
+    Source: navsim 0a380a9 `ConstantVelocityAgent`.
+    """
+    plan = np.zeros((PLAN_POSES, 3))
+    speed_mps = float(np.hypot(*scene.now.ego_velocity_mps))
+    plan[:, 0] = speed_mps * PLAN_STEP_S * np.arange(1, PLAN_POSES + 1)
+    return plan
 
 
 def synthetic_folder(root: Path, split_name: str) -> Path:

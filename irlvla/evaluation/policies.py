@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irlvla.data.plans import PlanTable, load_plans
-from irlvla.data.scenes import human_plan
+from irlvla.data.scenes import constant_velocity_plan, human_plan
 from irlvla.errors import DataError, RunError, SceneDataError
 from irlvla.geometry import world_to_ego
 from irlvla.scoring.context import ScoringContext
-from irlvla.types import PLAN_POSES, PLAN_STEP_S, Array, Scene
+from irlvla.types import Array, Scene
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,18 +28,12 @@ BATCH_SCENES = 32
 
 
 class ConstantVelocity:
-    """Straight ahead at the speed of this moment.
-
-    Source: navsim 0a380a9 `ConstantVelocityAgent`.
-    """
+    """Straight ahead at the speed of this moment."""
 
     name = "constant velocity"
 
     def plan(self, scenes: Sequence[Scene]) -> Array:
-        speed_mps = np.array([np.hypot(*scene.now.ego_velocity_mps) for scene in scenes])
-        poses = np.zeros((len(scenes), PLAN_POSES, 3))
-        poses[..., 0] = speed_mps[:, None] * PLAN_STEP_S * np.arange(1, PLAN_POSES + 1)
-        return poses
+        return np.stack([constant_velocity_plan(scene) for scene in scenes])
 
 
 class Human:

@@ -2,9 +2,9 @@
 
 import multiprocessing
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,50 @@ from numpy.typing import NDArray
 import irlvla
 from irlvla.data.plans import PlanTable, load_plans
 from irlvla.data.scenes import SceneSet, open_scenes
-from irlvla.data.splits import Split, load_split
-from irlvla.errors import ConfigError, DataError
+from irlvla.data.splits import Split, TwoStageGroup, load_split
+from irlvla.errors import ConfigError, DataError, SceneDataError
+from irlvla.geometry import ego_to_world
 from irlvla.scoring.comfort import extended_comfort
-from irlvla.scoring.context import build_contexts, code_digest
+from irlvla.scoring.context import ScoringContext, build_contexts, code_digest
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.human_filter import apply_human_filter
+from irlvla.scoring.reactive import human_scores_reactive, score_rollout_reactive, traffic_start
 from irlvla.scoring.score import score_rollout, simulate_plans
-from irlvla.types import PLAN_POSES, Array, SubScores
+from irlvla.scoring.two_stage import GroupRows, follow_up_weights, group_rows, group_tokens, stage_means
+from irlvla.types import PLAN_POSES, ROLLOUT_STATES, Array, SubScores
 
 METRICS = ("epdms-2.2", "epdms-2.2-prefix")
 """`epdms-2.2` is the devkit's v2.2 with the repaired human filter. Before the repair the filter changed the printed
 sub-scores but not the score made of them; `epdms-2.2-prefix` reproduces that, for tables printed at that time."""
 
-TRAFFIC = ("non_reactive",)
+TRAFFIC = ("non_reactive", "reactive")
+"""Log replay, or vehicles that follow their lane and brake for the plan they meet."""
+
+SUMMARY_TOKENS = ("extended_pdm_score_stage_one", "extended_pdm_score_stage_two", "extended_pdm_score_combined")
+"""Rows that sum a two-stage table up, under the official names."""
 
 _SCENES_PER_TASK = 16
+
+
+@dataclass(frozen=True)
+class _Method:
+    """How plans are scored."""
+
+    metric: str
+    traffic: str
+    human_filter: bool
+    cache: Path | None
+    keeps_rollouts: bool = False
+    """Whether rollouts come back, for what compares scenes of different logs."""
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise ConfigError(f"unknown metric {self.metric!r}; this scorer computes {' and '.join(METRICS)}")
+        if self.traffic not in TRAFFIC:
+            raise ConfigError(f"unknown traffic {self.traffic!r}; use --traffic {' or '.join(TRAFFIC)}")
+
+    def score(self, raw: SubScores, filtered: SubScores) -> Array:
+        return epdms(raw if self.metric == "epdms-2.2-prefix" else filtered)
 
 
 @dataclass(frozen=True)
@@ -60,6 +88,12 @@ class _Scored:
     """[R]"""
     reasons: tuple[str, ...]
     """[R] why a row is not valid; empty where it is."""
+    rollouts: Array
+    """[R, 41, 11], or [0, 41, 11] where they are not kept."""
+    ego_poses: Array
+    """[R, 3] rear axle where each plan starts (world)."""
+    now_us: NDArray[np.int64]
+    """[R] time at which each plan starts."""
 
 
 def scorer_commit() -> str:
@@ -81,8 +115,19 @@ def scorer_commit() -> str:
     return commit + ("+changes" if changed else "")
 
 
-def _score_task(task: _Task, metric: str, human_filter: bool, cache: Path | None) -> _Scored:
-    contexts, failures = build_contexts(task.scenes, cache=cache)
+def _sub_scores(
+    scenes: SceneSet, context: ScoringContext, rollouts: Array, method: _Method
+) -> tuple[SubScores, SubScores]:
+    """Sub-scores [C] of a scene's rollouts, and what is to be taken for the human's (scalars)."""
+    if method.traffic == "non_reactive":
+        return score_rollout(context, rollouts), context.human_scores
+    start = traffic_start(scenes, context)
+    human = human_scores_reactive(context, start) if method.human_filter else context.human_scores
+    return score_rollout_reactive(context, start, rollouts), human
+
+
+def _score_task(task: _Task, method: _Method) -> _Scored:
+    contexts, failures = build_contexts(task.scenes, cache=method.cache)
     failed = {failure.token: failure.reason for failure in failures}
     count = len(task.rows)
     by_token: dict[str, list[int]] = {}
@@ -91,11 +136,17 @@ def _score_task(task: _Task, metric: str, human_filter: bool, cache: Path | None
     first = {pair: plan for plan, pair in reversed(list(enumerate(zip(task.tokens, task.names, strict=True))))}
 
     raw, filtered, score = np.full((count, 9), np.nan), np.full((count, 9), np.nan), np.full(count, np.nan)
+    ego_poses, now_us = np.zeros((count, 3)), np.zeros(count, dtype=np.int64)
+    kept = np.zeros((count if method.keeps_rollouts else 0, ROLLOUT_STATES, 11))
     rollouts: dict[str, Array] = {}
     for token, context in contexts.items():
         plans = by_token[token]
         rollouts[token] = simulate_plans([context], task.poses[plans][None]).states_world[0]
-        scores = score_rollout(context, rollouts[token])
+        try:
+            scores, human = _sub_scores(task.scenes, context, rollouts[token], method)
+        except SceneDataError as error:
+            failed[token] = error.reason
+            continue
         comfort, has_earlier = np.zeros(len(plans)), np.zeros(len(plans), dtype=np.bool_)
         earlier = task.scenes.earlier_token(token)
         if earlier in contexts:
@@ -106,11 +157,14 @@ def _score_task(task: _Task, metric: str, human_filter: bool, cache: Path | None
                     rollout = rollouts[earlier][by_token[earlier].index(partner)]
                     comfort[i], has_earlier[i] = extended_comfort(rollouts[token][i], rollout, dt_s), True
         scores = _with_comfort(scores, comfort, has_earlier)
-        lifted = apply_human_filter(scores, context.human_scores) if human_filter else scores
+        lifted = apply_human_filter(scores, human) if method.human_filter else scores
         raw[plans], filtered[plans] = _columns(scores), _columns(lifted)
-        score[plans] = epdms(scores if metric == "epdms-2.2-prefix" else lifted)
+        score[plans] = method.score(scores, lifted)
+        ego_poses[plans], now_us[plans] = context.ego_state[:3], context.now_us
+        if method.keeps_rollouts:
+            kept[plans] = rollouts[token]
     reasons = tuple(failed.get(token, "") for token in task.tokens)
-    return _Scored(task.rows, raw, filtered, score, reasons)
+    return _Scored(task.rows, raw, filtered, score, reasons, kept, ego_poses, now_us)
 
 
 def _with_comfort(scores: SubScores, comfort: Array, has_earlier: NDArray[np.bool_]) -> SubScores:
@@ -122,6 +176,14 @@ def _columns(scores: SubScores) -> Array:
     columns = np.stack([getattr(scores, name) for name in SubScores.names()], axis=-1)
     columns[~scores.has_earlier_frame, -1] = np.nan
     return columns
+
+
+def _from_columns(columns: Array) -> SubScores:
+    """Inverse of `_columns`."""
+    has_earlier = ~np.isnan(columns[:, -1])
+    values = dict(zip(SubScores.names(), columns.T, strict=True))
+    values["two_frame_extended_comfort"] = np.where(has_earlier, columns[:, -1], 0.0)
+    return SubScores(**values, has_earlier_frame=has_earlier)
 
 
 def _open_split(root: Path, name: str) -> SceneSet:
@@ -153,17 +215,61 @@ def _tasks(scenes: SceneSet, plans: PlanTable) -> Iterator[_Task]:
             start = stop
 
 
-def _scored(
-    tasks: Sequence[_Task], workers: int, metric: str, human_filter: bool, cache: Path | None
-) -> Iterator[_Scored]:
+def _scored(tasks: Sequence[_Task], workers: int, method: _Method) -> Iterator[_Scored]:
     if workers <= 1 or len(tasks) <= 1:
         for task in tasks:
-            yield _score_task(task, metric, human_filter, cache)
+            yield _score_task(task, method)
         return
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawn) as pool:
-        for future in as_completed([pool.submit(_score_task, task, metric, human_filter, cache) for task in tasks]):
+        for future in as_completed([pool.submit(_score_task, task, method) for task in tasks]):
             yield future.result()
+
+
+def _score_all(
+    scenes: SceneSet,
+    plans: PlanTable,
+    method: _Method,
+    workers: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> _Scored:
+    """Scores of all plans, in their order."""
+    count = len(plans)
+    unread = {failure.token: failure.reason for failure in scenes.failures}
+    reasons = [
+        "the plan holds NaN or infinite poses"
+        if not is_finite
+        else ""
+        if token in scenes
+        else unread.get(token, f"split {scenes.split.name!r} has no such scene")
+        for token, is_finite in zip(plans.tokens, plans.valid, strict=True)
+    ]
+    raw, filtered, score = np.full((count, 9), np.nan), np.full((count, 9), np.nan), np.full(count, np.nan)
+    ego_poses, now_us = np.zeros((count, 3)), np.zeros(count, dtype=np.int64)
+    rollouts = np.zeros((count if method.keeps_rollouts else 0, ROLLOUT_STATES, 11))
+    done = sum(bool(reason) for reason in reasons)
+    for part in _scored(list(_tasks(scenes, plans)), workers, method):
+        raw[part.rows], filtered[part.rows], score[part.rows] = part.raw, part.filtered, part.score
+        ego_poses[part.rows], now_us[part.rows] = part.ego_poses, part.now_us
+        if method.keeps_rollouts:
+            rollouts[part.rows] = part.rollouts
+        for row, reason in zip(part.rows.tolist(), part.reasons, strict=True):
+            reasons[row] = reason
+        done += len(part.rows)
+        if on_progress is not None:
+            on_progress(done, count)
+    return _Scored(np.arange(count), raw, filtered, score, tuple(reasons), rollouts, ego_poses, now_us)
+
+
+def _table(tokens: Sequence[str], names: Sequence[str], scored: _Scored) -> pa.Table:
+    columns: dict[str, Any] = {"token": pa.array(tokens, pa.string()), "name": pa.array(names, pa.string())}
+    for suffix, values in (("", scored.filtered), ("_raw", scored.raw)):
+        for column, name in enumerate(SubScores.names()):
+            columns[name + suffix] = pa.array(values[:, column], from_pandas=True)
+    columns["score"] = pa.array(scored.score, from_pandas=True)
+    columns["valid"] = pa.array([not reason for reason in scored.reasons], pa.bool_())
+    columns["reason"] = pa.array(scored.reasons, pa.string())
+    return pa.table(columns)
 
 
 def score_plans(
@@ -195,37 +301,109 @@ def score_plans(
     Raises:
         ConfigError: Unknown metric or traffic.
     """
-    if metric not in METRICS:
-        raise ConfigError(f"unknown metric {metric!r}; this scorer computes {' and '.join(METRICS)}")
-    if traffic not in TRAFFIC:
-        raise ConfigError(f"traffic {traffic!r} is not supported yet; use --traffic {' or '.join(TRAFFIC)}")
-    count, names = len(plans), SubScores.names()
-    raw, filtered, score = np.full((count, 9), np.nan), np.full((count, 9), np.nan), np.full(count, np.nan)
-    unread = {failure.token: failure.reason for failure in scenes.failures}
-    reasons = [
-        "the plan holds NaN or infinite poses"
-        if not is_finite
-        else ""
-        if token in scenes
-        else unread.get(token, f"split {scenes.split.name!r} has no such scene")
-        for token, is_finite in zip(plans.tokens, plans.valid, strict=True)
+    method = _Method(metric, traffic, human_filter, cache)
+    return _table(plans.tokens, plans.names, _score_all(scenes, plans, method, workers, on_progress))
+
+
+def score_two_stage(
+    scenes: SceneSet,
+    plans: PlanTable,
+    *,
+    metric: str = "epdms-2.2",
+    human_filter: bool = True,
+    workers: int = 1,
+    cache: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> pa.Table:
+    """Score plans for the scenes of a two-stage split and their follow-up scenes, in reactive traffic.
+
+    Args:
+        scenes: Scenes of a split with a mapping, follow-up scenes among them.
+        plans: One plan per scene and name.
+        metric, human_filter, workers, cache, on_progress: As in `score_plans`.
+    Returns:
+        The table of `score_plans` with `stage` (`one`, `two`) and `weight` (of a scene among its siblings), and after
+        it for every name the rows of SUMMARY_TOKENS. Extended comfort compares the frame pairs of the mapping, and both
+        rows of a pair get its value. A scene that the mapping does not pair has no score; a summary that lacks a scene
+        has none either, and says which.
+    Raises:
+        ConfigError: Unknown metric.
+        DataError: The split maps no group that has a scene in the set.
+    Source: navsim `run_pdm_score.py`, `SceneAggregator`.
+    """
+    groups = [group for group in scenes.split.mapping if group[0] in scenes or group[1] in scenes]
+    if not groups:
+        raise DataError(f"split {scenes.split.name!r} maps no two-stage group (`reactive_all_mapping`) of its scenes")
+    method = _Method(metric, "reactive", human_filter, cache, keeps_rollouts=True)
+    scored = _score_all(scenes, plans, method, workers, on_progress)
+    reasons, weights = list(scored.reasons), np.full(len(plans), np.nan)
+    comfort = np.full(len(plans), np.nan)
+    summaries = []
+    for name in dict.fromkeys(plans.names):
+        row_of: dict[str, int] = {}
+        for row in (row for row, other in enumerate(plans.names) if other == name):
+            if row_of.setdefault(plans.tokens[row], row) != row:
+                reasons[row] = "the scene has another plan of this name; two-stage scoring takes one"
+        usable = {token: row for token, row in row_of.items() if not reasons[row]}
+        complete = []
+        for group in groups:
+            if all(token in usable for token in group_tokens(group)):
+                complete.append(group_rows(group, usable))
+                _compare_group(complete[-1], plans, scored, comfort, weights)
+        summaries.append((name, complete, _missing(groups, row_of, reasons)))
+    for row in np.flatnonzero(np.isnan(comfort)).tolist():
+        reasons[row] = reasons[row] or "the split's mapping does not pair this scene, or its group lacks a scored plan"
+    raw, filtered = scored.raw.copy(), scored.filtered.copy()
+    raw[:, -1] = filtered[:, -1] = comfort
+    score = method.score(_from_columns(raw), _from_columns(filtered))
+    score[np.isnan(comfort)] = np.nan
+    figures = np.column_stack([filtered, score])
+    following = {token for group in scenes.split.mapping for token in group_tokens(group)[2:]}
+    tokens, names = list(plans.tokens), list(plans.names)
+    stages = ["two" if token in following else "one" for token in tokens]
+    for name, complete, missing in summaries:
+        rows = np.full((3, figures.shape[1]), np.nan)
+        if not missing:
+            rows[0], rows[1], combined = stage_means(figures, weights, complete)
+            rows[2, -1] = combined[-1]
+        filtered, score = np.concatenate([filtered, rows[:, :-1]]), np.concatenate([score, rows[:, -1]])
+        raw, weights = np.concatenate([raw, np.full((3, 9), np.nan)]), np.concatenate([weights, np.full(3, np.nan)])
+        tokens += SUMMARY_TOKENS
+        names += [name] * 3
+        reasons += [missing] * 3
+        stages += ["one", "two", "combined"]
+    table = _table(tokens, names, replace(scored, raw=raw, filtered=filtered, score=score, reasons=tuple(reasons)))
+    table = table.append_column("stage", pa.array(stages, pa.string()))
+    return table.append_column("weight", pa.array(weights, from_pandas=True))
+
+
+def _compare_group(group: GroupRows, plans: PlanTable, scored: _Scored, comfort: Array, weights: Array) -> None:
+    """Fill in extended comfort and weights of a group's rows."""
+    for later, earlier in group.frame_pairs:
+        dt_s = (scored.now_us[later] - scored.now_us[earlier]) * 1e-6
+        comfort[[later, earlier]] = extended_comfort(scored.rollouts[later], scored.rollouts[earlier], dt_s)
+    for first, following in group.follow_ups:
+        weights[first] = 1.0
+        end = ego_to_world(plans.poses[first, -1], scored.ego_poses[first])
+        weights[following] = follow_up_weights(end[:2], scored.ego_poses[following, :2])
+
+
+def _missing(groups: Sequence[TwoStageGroup], row_of: Mapping[str, int], reasons: Sequence[str]) -> str:
+    """Why the groups cannot be summed up; empty where they can."""
+    lacking = [
+        token for group in groups for token in group_tokens(group) if token not in row_of or reasons[row_of[token]]
     ]
-    done = sum(bool(reason) for reason in reasons)
-    for part in _scored(list(_tasks(scenes, plans)), workers, metric, human_filter, cache):
-        raw[part.rows], filtered[part.rows], score[part.rows] = part.raw, part.filtered, part.score
-        for row, reason in zip(part.rows.tolist(), part.reasons, strict=True):
-            reasons[row] = reason
-        done += len(part.rows)
-        if on_progress is not None:
-            on_progress(done, count)
-    columns: dict[str, Any] = {"token": pa.array(plans.tokens, pa.string()), "name": pa.array(plans.names, pa.string())}
-    for suffix, values in (("", filtered), ("_raw", raw)):
-        for column, name in enumerate(names):
-            columns[name + suffix] = pa.array(values[:, column], from_pandas=True)
-    columns["score"] = pa.array(score, from_pandas=True)
-    columns["valid"] = pa.array([not reason for reason in reasons], pa.bool_())
-    columns["reason"] = pa.array(reasons, pa.string())
-    return pa.table(columns)
+    if not lacking:
+        return ""
+    why = reasons[row_of[lacking[0]]] if lacking[0] in row_of else "no plan"
+    return f"{len(lacking)} scenes of the mapping have no score, among them {lacking[0]}: {why}"
+
+
+def _open_two_stage(root: Path, split: str, mapping: Path) -> SceneSet:
+    """Scenes and follow-up scenes that a split file maps, its follow-up folder looked up under the split's name."""
+    named = replace(load_split(root, mapping), name=split)
+    # Follow-up scenes belong to the last frame of a window, so its length stays.
+    return open_scenes(root, named)
 
 
 def score_plans_file(
@@ -237,6 +415,7 @@ def score_plans_file(
     metric: str = "epdms-2.2",
     traffic: str = "non_reactive",
     human_filter: bool = True,
+    mapping: Path | None = None,
     workers: int = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -245,30 +424,44 @@ def score_plans_file(
 
     Args:
         root: Data root.
-        split: Split the plans' scenes belong to.
+        split: Split the plans' scenes belong to; with a mapping it names the folder of follow-up scenes.
         plans: A `plans.npz`, or an official submission.
         out: Parquet file; appears only when it is whole.
+        mapping: Official split file with a `reactive_all_mapping`, its scene filter beside it: scores in two stages, in
+            reactive traffic whatever `traffic` says, as officially. See `score_two_stage`.
         metric, traffic, human_filter, workers, cache, on_progress: As in `score_plans`.
     Returns:
         The table as written.
     Raises:
         ConfigError: Unknown metric or traffic.
-        DataError: Data root, split, plans or output folder cannot be used.
+        DataError: Data root, split, mapping, plans or output folder cannot be used.
     """
-    table = score_plans(
-        _open_split(root, split),
-        load_plans(plans),
-        metric=metric,
-        traffic=traffic,
-        human_filter=human_filter,
-        workers=workers,
-        cache=cache,
-        on_progress=on_progress,
-    )
+    if mapping is None:
+        table = score_plans(
+            _open_split(root, split),
+            load_plans(plans),
+            metric=metric,
+            traffic=traffic,
+            human_filter=human_filter,
+            workers=workers,
+            cache=cache,
+            on_progress=on_progress,
+        )
+    else:
+        traffic = "reactive"
+        table = score_two_stage(
+            _open_two_stage(root, split, mapping),
+            load_plans(plans),
+            metric=metric,
+            human_filter=human_filter,
+            workers=workers,
+            cache=cache,
+            on_progress=on_progress,
+        )
     stamps = {
         "metric": metric,
         "split": split,
-        "stage": "one",
+        "stage": "one" if mapping is None else "two",
         "traffic": traffic,
         "human_filter": "on" if human_filter else "off",
         "scorer": f"irlvla {irlvla.__version__}",

@@ -79,7 +79,8 @@ def build_world(
         RunError: SUMO is not installed, `out` holds something else, or the disk is full.
     """
     sumo_home()
-    out = Path(out)
+    # SUMO's tools run in folders of their own, so the paths they are given must not depend on the present one.
+    out = Path(out).resolve()
     report = on_progress or (lambda done, total, what: None)
     with _named_full_disk(out):
         manifest = {"format": FORMAT, "seed": seed, "preset": _as_plain(asdict(preset))}
@@ -107,7 +108,9 @@ def build_world(
             for finished in _completed(logs):
                 done += 1
                 report(done, total, f"log {finished.result()}")
-        write_splits(out, preset, seed, workers)
+        write_splits(
+            out, preset, seed, workers, on_progress=lambda done, total, split: report(done, total, f"scenes of {split}")
+        )
         write_atomically(out / MANIFEST, _manifest_text({**manifest, "finished": True}))
         shutil.rmtree(out / WORKSHOP, ignore_errors=True)
 

@@ -3,17 +3,18 @@
 NAVSIM leaves out scenes that constant velocity solves, and scenes that the human fails; so do we, with the same scorer.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from irlvla.data.scenes import SceneSet, human_plan, open_scenes
+from irlvla.data.scenes import SceneSet, constant_velocity_plan, human_plan, open_scenes
 from irlvla.data.splits import SceneFilter, Split
 from irlvla.scoring.context import build_contexts
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.score import score
-from irlvla.types import PLAN_POSES, PLAN_STEP_S, Scene
+from irlvla.types import Scene
 from irlvla.world.presets import WorldPreset
 
 Array = NDArray[np.float64]
@@ -27,13 +28,21 @@ STANDING_SHARE = 0.15
 _STANDING_TRAVEL_M = 1.0
 
 
-def choose_scenes(root: Path, data_split: str, preset: WorldPreset, seed: int, workers: int) -> list[str]:
+def choose_scenes(
+    root: Path,
+    data_split: str,
+    preset: WorldPreset,
+    seed: int,
+    workers: int,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
     """Tokens of the scenes of a data split, in the order of logs and frames."""
     scenes = open_scenes(root, Split(data_split, data_split, SceneFilter(frame_interval=1)))
     rng = np.random.default_rng([seed, 61])
     tokens = scenes.tokens
     if preset.filter_scenes and tokens:
-        human, constant = _baseline_scores(scenes, workers)
+        human, constant = _baseline_scores(scenes, workers, on_progress)
         solvable = human >= SOLVED
         keep = solvable & ((constant < SOLVED) | (rng.uniform(size=len(tokens)) < EASY_SHARE))
         # Extended comfort compares a scene with the one 0.5 s before, so that one stays as well.
@@ -58,21 +67,16 @@ def _stands(scene: Scene) -> bool:
     return float(np.hypot(*np.diff(path, axis=0).T).sum()) < _STANDING_TRAVEL_M
 
 
-def _baseline_scores(scenes: SceneSet, workers: int) -> tuple[Array, Array]:
+def _baseline_scores(
+    scenes: SceneSet, workers: int, on_progress: Callable[[int, int], None] | None
+) -> tuple[Array, Array]:
     """EPDMS of the human and of constant velocity in every scene; zero for both where a scene cannot be scored."""
-    contexts, _ = build_contexts(scenes, workers=workers)
+    contexts, _ = build_contexts(scenes, workers=workers, on_progress=on_progress)
     human, constant = np.zeros(len(scenes)), np.zeros(len(scenes))
     for k, scene in enumerate(scenes):
         context = contexts.get(scene.token)
         if context is None:
             continue
-        plans = np.stack([human_plan(scene), constant_velocity(scene)])[None]
+        plans = np.stack([human_plan(scene), constant_velocity_plan(scene)])[None]
         human[k], constant[k] = epdms(score([context], plans, human_filter=False))[0]
     return human, constant
-
-
-def constant_velocity(scene: Scene) -> Array:
-    """[8, 3] plan that keeps the present speed and heading."""
-    plan = np.zeros((PLAN_POSES, 3))
-    plan[:, 0] = float(np.hypot(*scene.now.ego_velocity_mps)) * PLAN_STEP_S * np.arange(1, PLAN_POSES + 1)
-    return plan

@@ -1,5 +1,6 @@
 """Split and scene-filter YAML files, laid out as NAVSIM ships its own."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,25 @@ from irlvla.world.presets import WorldPreset
 SPLIT_NAMES = {"trainval": "world-train", "test": "world-test"}
 
 
-def write_splits(root: Path, preset: WorldPreset, seed: int, workers: int) -> None:
-    """Write `train_test_split/world-train.yaml` and `world-test.yaml` with their scene filters."""
+def write_splits(
+    root: Path,
+    preset: WorldPreset,
+    seed: int,
+    workers: int,
+    *,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, split: None,
+) -> None:
+    """Write `train_test_split/world-train.yaml` and `world-test.yaml` with their scene filters.
+
+    Args:
+        on_progress: Called with (windows scored, windows in all, split name).
+    """
     for data_split, name in SPLIT_NAMES.items():
-        tokens = choose_scenes(root, data_split, preset, seed, workers)
+
+        def report(done: int, total: int, split: str = name) -> None:
+            on_progress(done, total, split)
+
+        tokens = choose_scenes(root, data_split, preset, seed, workers, on_progress=report)
         _write_yaml(
             root / "train_test_split" / f"{name}.yaml", {"data_split": data_split, "defaults": [{"scene_filter": name}]}
         )

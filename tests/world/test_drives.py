@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from irlvla.data.scenes import human_plan, open_scenes
+from irlvla.data.scenes import constant_velocity_plan, human_plan, open_scenes
 from irlvla.scoring.context import build_contexts
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.score import score
 from irlvla.types import SubScores
-from irlvla.world.filter import constant_velocity
 
 
 def _scores(world: Path) -> tuple[SubScores, int]:
@@ -19,7 +18,7 @@ def _scores(world: Path) -> tuple[SubScores, int]:
         built, failures = build_contexts(open_scenes(world, split))
         assert failures == []
         contexts.update(built)
-    plans = np.stack([np.stack([human_plan(scene), constant_velocity(scene)]) for scene in scenes])
+    plans = np.stack([np.stack([human_plan(scene), constant_velocity_plan(scene)]) for scene in scenes])
     return score([contexts[scene.token] for scene in scenes], plans, human_filter=False), len(scenes)
 
 

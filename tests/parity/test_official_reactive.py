@@ -1,0 +1,122 @@
+"""Reactive traffic and the scores in it against the official devkit's, agent by agent and row by row."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from irlvla.data.scenes import SceneSet
+from irlvla.geometry import wrap_angle
+from irlvla.scoring.context import ScoringContext
+from irlvla.scoring.epdms import epdms
+from irlvla.scoring.human_filter import apply_human_filter
+from irlvla.scoring.reactive import human_scores_reactive, score_reactive, score_rollout_reactive, traffic_start
+from irlvla.scoring.score import simulate_plans, stack_sub_scores
+from irlvla.simulation.observation import Tracks
+from irlvla.simulation.reactive_traffic import TrafficStart, react
+from irlvla.types import Array, SubScores
+
+SCORED = tuple(name for name in SubScores.names() if name != "two_frame_extended_comfort")
+
+
+@dataclass(frozen=True)
+class Reactive:
+    """The 86 official rows: their figures, scenes, plans, and our rollouts."""
+
+    table: dict[str, list[Any]]
+    contexts: list[ScoringContext]
+    starts: list[TrafficStart]
+    poses: Array
+    rollouts: Array
+    official_rollouts: Array
+
+
+@pytest.fixture(scope="module")
+def reactive(golden: Path, alpha_scenes: SceneSet, alpha_contexts: dict[str, ScoringContext]) -> Reactive:
+    alpha = golden / "alpha"
+    table = dict(pq.read_table(alpha / "official_reactive.parquet").to_pydict())
+    plans, recorded = np.load(alpha / "plans_reactive.npz"), np.load(alpha / "rollouts_reactive.npz")
+    assert recorded["tokens"].tolist() == table["token"]
+    row_of = {pair: row for row, pair in enumerate(zip(plans["token"], plans["name"], strict=True))}
+    poses = plans["poses"][[row_of[pair] for pair in zip(table["token"], table["name"], strict=True)]]
+    starts = {token: traffic_start(alpha_scenes, alpha_contexts[token]) for token in set(table["token"])}
+    contexts = [alpha_contexts[token] for token in table["token"]]
+    return Reactive(
+        table,
+        contexts,
+        [starts[token] for token in table["token"]],
+        poses,
+        simulate_plans(contexts, poses[:, None]).states_world[:, 0],
+        recorded["sim"],
+    )
+
+
+@pytest.fixture(scope="module")
+def scored(reactive: Reactive) -> dict[bool, SubScores]:
+    """Sub-scores [86], with and without the human filter."""
+    raw, lifted = [], []
+    for context, start, rollout in zip(reactive.contexts, reactive.starts, reactive.rollouts, strict=True):
+        scores = score_rollout_reactive(context, start, rollout[None])
+        raw.append(SubScores(*(value[0] for value in vars(scores).values())))
+        lifted.append(apply_human_filter(raw[-1], human_scores_reactive(context, start)))
+    return {False: stack_sub_scores(raw), True: stack_sub_scores(lifted)}
+
+
+def worst_difference(tracks: Tracks, official: Any) -> float:
+    """Largest difference (m, rad, m/s) of any object at any step; infinite where the objects differ."""
+    worst, row_of = 0.0, {token: row for row, token in enumerate(tracks.tokens)}
+    for step in range(41):
+        at_step = official["step"] == step
+        theirs = official["track"][at_step].tolist()
+        ours = {token for token, row in row_of.items() if tracks.present[row, step]}
+        if ours != set(theirs) or len(theirs) != len(set(theirs)):
+            return np.inf
+        rows = [row_of[token] for token in theirs]
+        state = np.concatenate([tracks.boxes[rows, step], tracks.velocity_mps[rows, step]], axis=1)
+        difference = state - official["xyhlwv"][at_step]
+        difference[:, 2] = wrap_angle(difference[:, 2])
+        worst = max(worst, float(np.abs(difference).max(initial=0.0)))
+    return worst
+
+
+def test_every_object_at_every_step_agrees_within_a_micrometre(golden: Path, reactive: Reactive) -> None:
+    moved = 0
+    for row, (start, rollout) in enumerate(zip(reactive.starts, reactive.official_rollouts, strict=True)):
+        official = np.load(golden / "alpha" / "traffic_reactive" / f"{row:06d}.npz")
+        assert str(official["token"]) == start.token
+        assert worst_difference(react(start, rollout), official) < 1e-6, start.token
+        moved += len(start.followers)
+    assert moved > 86, "hardly anything reacts; the agreement would prove nothing"
+
+
+@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("filtered", [False, True])
+def test_sub_score_equals_the_official_one(
+    name: str, filtered: bool, reactive: Reactive, scored: dict[bool, SubScores]
+) -> None:
+    theirs = np.array(reactive.table[name if filtered else f"{name}_raw"])
+    np.testing.assert_allclose(getattr(scored[filtered], name), theirs, rtol=0, atol=1e-6)
+
+
+def test_final_score_agrees_within_a_millionth(reactive: Reactive, scored: dict[bool, SubScores]) -> None:
+    np.testing.assert_allclose(epdms(scored[True]), reactive.table["score"], rtol=0, atol=1e-6)
+
+
+def test_human_is_scored_as_officially(reactive: Reactive) -> None:
+    humans = stack_sub_scores(
+        [
+            human_scores_reactive(context, start)
+            for context, start in zip(reactive.contexts, reactive.starts, strict=True)
+        ]
+    )
+    for name in SCORED:
+        np.testing.assert_array_equal(getattr(humans, name), reactive.table[f"{name}_human"])
+
+
+def test_the_front_door_scores_a_batch_as_row_by_row(reactive: Reactive, scored: dict[bool, SubScores]) -> None:
+    batch = score_reactive(reactive.contexts[:4], reactive.starts[:4], reactive.poses[:4, None])
+    for name in SCORED:
+        np.testing.assert_array_equal(getattr(batch, name)[:, 0], getattr(scored[True], name)[:4])
