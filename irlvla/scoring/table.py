@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import irlvla
 from irlvla.data.plans import PlanTable, load_plans
-from irlvla.data.scenes import SceneSet, open_scenes
+from irlvla.data.scenes import EARLIER_FRAME_MAX_S, SceneSet, open_scenes
 from irlvla.data.splits import Split, TwoStageGroup, load_split
 from irlvla.errors import ConfigError, DataError, SceneDataError
 from irlvla.geometry import ego_to_world
@@ -328,7 +328,7 @@ def score_two_stage(
         has none either, and says which.
     Raises:
         ConfigError: Unknown metric.
-        DataError: The split maps no group that has a scene in the set.
+        DataError: The split maps no group that has a scene in the set, or pairs frames that are no neighbours.
     Source: navsim `run_pdm_score.py`, `SceneAggregator`.
     """
     groups = [group for group in scenes.split.mapping if group[0] in scenes or group[1] in scenes]
@@ -381,6 +381,11 @@ def _compare_group(group: GroupRows, plans: PlanTable, scored: _Scored, comfort:
     """Fill in extended comfort and weights of a group's rows."""
     for later, earlier in group.frame_pairs:
         dt_s = (scored.now_us[later] - scored.now_us[earlier]) * 1e-6
+        if not 0.0 < dt_s <= EARLIER_FRAME_MAX_S:
+            raise DataError(
+                f"the mapping pairs {plans.tokens[later]} with {plans.tokens[earlier]} as its earlier frame, but they "
+                f"are {dt_s:g} s apart; split file and logs do not match"
+            )
         comfort[[later, earlier]] = extended_comfort(scored.rollouts[later], scored.rollouts[earlier], dt_s)
     for first, following in group.follow_ups:
         weights[first] = 1.0

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from irlvla.data.plans import write_plans
 from irlvla.data.scenes import SceneSet
 from irlvla.geometry import wrap_angle
 from irlvla.scoring.context import ScoringContext
@@ -15,6 +16,7 @@ from irlvla.scoring.epdms import epdms
 from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.reactive import human_scores_reactive, score_reactive, score_rollout_reactive, traffic_start
 from irlvla.scoring.score import simulate_plans, stack_sub_scores
+from irlvla.scoring.table import score_plans_file
 from irlvla.simulation.observation import Tracks
 from irlvla.simulation.reactive_traffic import TrafficStart, react
 from irlvla.types import Array, SubScores
@@ -55,14 +57,22 @@ def reactive(golden: Path, alpha_scenes: SceneSet, alpha_contexts: dict[str, Sco
 
 
 @pytest.fixture(scope="module")
-def scored(reactive: Reactive) -> dict[bool, SubScores]:
+def humans(reactive: Reactive) -> SubScores:
+    """Sub-scores [86] of each row's human."""
+    of_scene = {
+        context.token: human_scores_reactive(context, start)
+        for context, start in zip(reactive.contexts, reactive.starts, strict=True)
+    }
+    return stack_sub_scores([of_scene[context.token] for context in reactive.contexts])
+
+
+@pytest.fixture(scope="module")
+def scored(reactive: Reactive, humans: SubScores) -> dict[bool, SubScores]:
     """Sub-scores [86], with and without the human filter."""
-    raw, lifted = [], []
-    for context, start, rollout in zip(reactive.contexts, reactive.starts, reactive.rollouts, strict=True):
-        scores = score_rollout_reactive(context, start, rollout[None])
-        raw.append(SubScores(*(value[0] for value in vars(scores).values())))
-        lifted.append(apply_human_filter(raw[-1], human_scores_reactive(context, start)))
-    return {False: stack_sub_scores(raw), True: stack_sub_scores(lifted)}
+    rows = zip(reactive.contexts, reactive.starts, reactive.rollouts, strict=True)
+    parts = [score_rollout_reactive(context, start, rollout[None]) for context, start, rollout in rows]
+    raw = SubScores(*(value[:, 0] for value in vars(stack_sub_scores(parts)).values()))
+    return {False: raw, True: apply_human_filter(raw, humans)}
 
 
 def worst_difference(tracks: Tracks, official: Any) -> float:
@@ -105,13 +115,7 @@ def test_final_score_agrees_within_a_millionth(reactive: Reactive, scored: dict[
     np.testing.assert_allclose(epdms(scored[True]), reactive.table["score"], rtol=0, atol=1e-6)
 
 
-def test_human_is_scored_as_officially(reactive: Reactive) -> None:
-    humans = stack_sub_scores(
-        [
-            human_scores_reactive(context, start)
-            for context, start in zip(reactive.contexts, reactive.starts, strict=True)
-        ]
-    )
+def test_human_is_scored_as_officially(reactive: Reactive, humans: SubScores) -> None:
     for name in SCORED:
         np.testing.assert_array_equal(getattr(humans, name), reactive.table[f"{name}_human"])
 
@@ -120,3 +124,15 @@ def test_the_front_door_scores_a_batch_as_row_by_row(reactive: Reactive, scored:
     batch = score_reactive(reactive.contexts[:4], reactive.starts[:4], reactive.poses[:4, None])
     for name in SCORED:
         np.testing.assert_array_equal(getattr(batch, name)[:, 0], getattr(scored[True], name)[:4])
+
+
+def test_the_table_of_reactive_scores_is_the_official_one(golden: Path, reactive: Reactive, tmp_path: Path) -> None:
+    alpha, out = golden / "alpha", tmp_path / "scores.parquet"
+    count = 6
+    names = reactive.table["name"][:count]
+    write_plans(tmp_path / "plans.npz", reactive.table["token"][:count], reactive.poses[:count], names)
+    score_plans_file(alpha, "test", tmp_path / "plans.npz", out, traffic="reactive")
+    table = pq.read_table(out).to_pydict()
+    for name in (*SCORED, "score"):
+        np.testing.assert_allclose(table[name], reactive.table[name][:count], rtol=0, atol=1e-6)
+    assert pq.read_schema(out).metadata[b"traffic"] == b"reactive"
