@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from irlvla.data.maps import load_map
-from irlvla.data.scenes import open_scenes
+from irlvla.data.scenes import SceneSet, open_scenes
 from irlvla.scoring.context import ScoringContext, build_context
+from irlvla.scoring.reactive import score_reactive, traffic_start
 from irlvla.scoring.reference.score import score as score_plainly
 from irlvla.scoring.reference.surroundings import surroundings
 from irlvla.scoring.score import score, simulate_plans
-from irlvla.types import Array, Scene
+from irlvla.types import Array
 
 PLANS_PER_SCENE = (1, 4, 16, 64, 256)
 
@@ -42,14 +43,14 @@ def disturbed(context: ScoringContext, count: int) -> Array:
     return context.human_plan * rng.uniform(0.7, 1.2, size=(1, count, 1, 1)) + drift
 
 
-def report(scenes: list[Scene], root: Path) -> str:
+def report(scenes: SceneSet) -> str:
     """The benchmark's tables as Markdown."""
-    maps = {scene.map_location: load_map(root, scene.map_location) for scene in scenes}
-    start = time.process_time()
+    maps = {scene.map_location: load_map(scenes.root, scene.map_location) for scene in scenes}
+    began_s = time.process_time()
     contexts = [build_context(scenes[0], maps[scenes[0].map_location])]
     score(contexts, disturbed(contexts[0], 1))
-    first_s = time.process_time() - start
-    building, plain, fast, simulating = [], [], [], []
+    first_s = time.process_time() - began_s
+    building, plain, fast, simulating, reacting = [], [], [], [], []
     for scene in scenes:
         city_map = maps[scene.map_location]
         context = build_context(scene, city_map)
@@ -61,6 +62,10 @@ def report(scenes: list[Scene], root: Path) -> str:
             plans = disturbed(context, count)
             per_plan.append(timed(lambda c=context, p=plans: score([c], p)) / count)
         fast.append(per_plan)
+        start = traffic_start(scenes, context)
+        plans = disturbed(context, 1)
+        reacting.append(timed(lambda c=context, s=start, p=plans: score_reactive([c], [s], p, human_filter=False)))
+        plans = disturbed(context, PLANS_PER_SCENE[-1])
         simulating.append(timed(lambda c=context, p=plans: simulate_plans([c], p)) / PLANS_PER_SCENE[-1])
     fast_s, plain_s, simulating_us = np.array(fast), np.array(plain), 1e6 * np.array(simulating)
     lines = [
@@ -71,6 +76,8 @@ def report(scenes: list[Scene], root: Path) -> str:
         "|---|---|---|",
         f"| scoring context, ms a scene | {np.median(building) * 1e3:.1f} | {np.quantile(building, 0.9) * 1e3:.1f} |",
         f"| plain twin, ms a plan | {np.median(plain_s) * 1e3:.1f} | {np.quantile(plain_s, 0.9) * 1e3:.1f} |",
+        f"| one plan in reactive traffic, ms | {np.median(reacting) * 1e3:.1f} "
+        f"| {np.quantile(reacting, 0.9) * 1e3:.1f} |",
         f"| simulation alone, us a plan | {np.median(simulating_us):.1f} | {np.quantile(simulating_us, 0.9):.1f} |",
         "",
         "| plans a scene | us a plan, median | 90th percentile | plain twin / fast |",
@@ -93,7 +100,8 @@ def main() -> None:
     options = parser.parse_args()
     found = open_scenes(options.data, options.split, num_future_frames=8)
     picked = np.unique(np.linspace(0, len(found) - 1, options.scenes).astype(int))
-    print(report([found[int(index)] for index in picked], options.data))
+    tokens = found.tokens
+    print(report(found.subset(tokens[index] for index in picked)))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"irlvla {name}: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise
         print(
             f"irlvla {name}: the disk is full ({error}); free space and run the command again: "

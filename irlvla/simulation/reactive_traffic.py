@@ -47,6 +47,8 @@ class Rail:
     """[K] distance along the line, from 0, strictly increasing."""
     poses: tuple[tuple[float, float, float], ...]
     """[K] x, y (m, world), unwrapped heading (rad)."""
+    points: Array
+    """[K, 2] their positions."""
 
     @property
     def end_m(self) -> float:
@@ -70,21 +72,20 @@ class Rail:
         """The rest of the line from a progress on; its last piece where nothing is left."""
         progress_m = self.clamped(progress_m)
         following = bisect_right(self.progress_m, progress_m)
-        points = [pose[:2] for pose in self.poses[following:]]
-        if not points:
-            return shapely.LineString([pose[:2] for pose in self.poses[-2:]])
-        return shapely.LineString([self.pose(progress_m)[:2], *points])
+        if following == len(self.points):
+            return shapely.linestrings(self.points[-2:])
+        return shapely.linestrings(np.vstack([self.pose(progress_m)[:2], self.points[following:]]))
 
     def between(self, begin_m: float, end_m: float) -> Any:
         """The line between two progresses; its outermost piece where they lie off one end."""
         begin_m, end_m = self.clamped(begin_m), self.clamped(end_m)
         first, stop = bisect_right(self.progress_m, begin_m), bisect_left(self.progress_m, end_m)
-        if first == len(self.progress_m):
-            return shapely.LineString([pose[:2] for pose in self.poses[-2:]])
+        if first == len(self.points):
+            return shapely.linestrings(self.points[-2:])
         if stop == 0:
-            return shapely.LineString([pose[:2] for pose in self.poses[:2]])
-        inside = [pose[:2] for pose in self.poses[first:stop]]
-        return shapely.LineString([self.pose(begin_m)[:2], *inside, self.pose(end_m)[:2]])
+            return shapely.linestrings(self.points[:2])
+        ends = self.pose(begin_m)[:2], self.pose(end_m)[:2]
+        return shapely.linestrings(np.vstack([ends[0], self.points[first:stop], ends[1]]))
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ def _rail(path: Array, scene_token: str, lane: int) -> Rail:
         )
     headings = np.unwrap(path[keep, 2])
     poses = np.column_stack([path[keep, :2], headings])
-    return Rail(tuple(progress_m[keep].tolist()), tuple(tuple(pose) for pose in poses.tolist()))
+    return Rail(tuple(progress_m[keep].tolist()), tuple(tuple(pose) for pose in poses.tolist()), path[keep, :2])
 
 
 def start_traffic(token: str, now: Frame, tracks: Tracks, ego_pose_world: Array, city_map: CityMap) -> TrafficStart:

@@ -1,0 +1,167 @@
+"""The command line: right answers are short, wrong input gets its cause and cure, and never a traceback."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from irlvla.cli.main import COMMANDS, main
+from irlvla.data.plans import load_plans, write_plans
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "irlvla.cli.main", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def assert_clear_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    for word in words:
+        assert word in done.stderr, done.stderr
+
+
+@pytest.fixture
+def alpha(golden: Path, tmp_path: Path) -> Path:
+    """A root with one golden log that a test may damage."""
+    root = tmp_path / "root"
+    shutil.copytree(golden / "alpha" / "maps", root / "maps")
+    (root / "navsim_logs" / "test").mkdir(parents=True)
+    log = sorted((golden / "alpha" / "navsim_logs" / "test").glob("*.pkl"))[0]
+    shutil.copy(log, root / "navsim_logs" / "test")
+    return root
+
+
+@pytest.fixture
+def plans(golden: Path, alpha: Path, tmp_path: Path) -> Path:
+    """The official plans for that log."""
+    from irlvla.data.scenes import open_scenes
+
+    table = load_plans(golden / "alpha" / "plans.npz")
+    tokens = set(open_scenes(alpha, "test", num_future_frames=8).tokens)
+    rows = [row for row, token in enumerate(table.tokens) if token in tokens]
+    path = tmp_path / "plans.npz"
+    write_plans(path, [table.tokens[r] for r in rows], np.asarray(table.poses)[rows], [table.names[r] for r in rows])
+    return path
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in COMMANDS)
+
+
+def test_unknown_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scroe"]) == 2
+    assert "irlvla score" in capsys.readouterr().err
+
+
+def test_unknown_recipe_is_named_with_a_suggestion(tmp_path: Path) -> None:
+    done = run("train", "imitation", "tinny", "--data", tmp_path, "--out", tmp_path / "run")
+    assert_clear_error(done, "tinny", "perhaps you meant 'tiny'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_preset_is_named_with_a_suggestion(tmp_path: Path) -> None:
+    assert_clear_error(run("world", "build", "quikc", "--out", tmp_path / "w"), "quikc", "perhaps you meant 'quick'")
+
+
+def test_train_without_data_names_the_missing_folder(tmp_path: Path) -> None:
+    done = run("train", "imitation", "quick", "--data", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert_clear_error(done, "nowhere")
+
+
+def test_train_ppo_without_imitation_says_what_to_train_first(tmp_path: Path) -> None:
+    done = run(
+        "train",
+        "ppo",
+        "quick",
+        "--data",
+        tmp_path,
+        "--imitation",
+        tmp_path,
+        "--reward",
+        tmp_path,
+        "--out",
+        tmp_path / "r",
+    )
+    assert_clear_error(done, "irlvla train")
+
+
+def test_score_writes_one_row_a_plan_in_input_order(alpha: Path, plans: Path, tmp_path: Path) -> None:
+    done = run("score", "--data", alpha, "--split", "test", "--plans", plans, "--out", tmp_path / "s.parquet")
+    assert done.returncode == 0, done.stderr
+    table = pq.read_table(tmp_path / "s.parquet")
+    assert table.column("token").to_pylist() == list(load_plans(plans).tokens)
+    assert b"epdms-2.2" in b"".join(table.schema.metadata.values())
+
+
+def test_missing_map_is_named(alpha: Path, plans: Path, tmp_path: Path) -> None:
+    for file in (alpha / "maps").rglob("map.gpkg"):
+        file.unlink()
+    done = run("score", "--data", alpha, "--split", "test", "--plans", plans, "--out", tmp_path / "s.parquet")
+    assert_clear_error(done, "map.gpkg")
+    assert not (tmp_path / "s.parquet").exists()
+
+
+def test_truncated_log_loses_its_scenes_and_says_so(alpha: Path, plans: Path, tmp_path: Path) -> None:
+    log = next((alpha / "navsim_logs" / "test").glob("*.pkl"))
+    log.write_bytes(log.read_bytes()[:5000])
+    done = run("score", "--data", alpha, "--split", "test", "--plans", plans, "--out", tmp_path / "s.parquet")
+    assert "Traceback" not in done.stderr
+    assert log.name in done.stderr or "have no score" in done.stdout
+
+
+def test_hostile_log_runs_nothing(alpha: Path, plans: Path, tmp_path: Path) -> None:
+    import pickle
+
+    class Hostile:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'owned'}",)
+
+    log = next((alpha / "navsim_logs" / "test").glob("*.pkl"))
+    log.write_bytes(pickle.dumps([Hostile()]))
+    done = run("score", "--data", alpha, "--split", "test", "--plans", plans, "--out", tmp_path / "s.parquet")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "owned").exists()
+
+
+def test_nan_pose_costs_its_own_row_only(alpha: Path, plans: Path, tmp_path: Path) -> None:
+    table = load_plans(plans)
+    poses = np.array(table.poses)
+    poses[3, 2, 0] = np.nan
+    write_plans(plans, table.tokens, poses, table.names)
+    done = run("score", "--data", alpha, "--split", "test", "--plans", plans, "--out", tmp_path / "s.parquet")
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(tmp_path / "s.parquet").to_pylist()
+    assert [row["valid"] for row in rows].count(False) == 1
+    assert rows[3]["score"] is None
+    assert rows[3]["reason"]
+
+
+def test_no_room_for_the_result_is_named_and_leaves_no_half_file(alpha: Path, plans: Path, tmp_path: Path) -> None:
+    import resource
+
+    out = tmp_path / "s.parquet"
+    arguments = ["score", "--data", alpha, "--split", "test", "--plans", plans, "--out", out]
+    done = subprocess.run(
+        [sys.executable, "-m", "irlvla.cli.main", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        # A file may not grow beyond this: the nearest to a full disk that needs no rights.
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+    )
+    assert_clear_error(done, "s.parquet", "cannot be written")
+    assert not out.exists()
