@@ -61,7 +61,7 @@ def _frame_record(info: dict, log_name: str) -> dict:
         "lidar2ego_rotation": [float(value) for value in info["lidar2ego_rotation"]],
         "ego_dynamic_state": [float(value) for value in (*can_bus[13:15], *can_bus[7:9])],
         "driving_command": np.array([0, 1, 0, 0]),
-        "lidar_path": f"{log_name}/MergedPointCloud/{info['lidar_token']}.pcd",
+        "lidar_path": "",  # The artefact has no point clouds.
         "cams": {
             name: {
                 "data_path": camera["data_path"].removeprefix("sensor_blobs/"),

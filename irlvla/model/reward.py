@@ -4,6 +4,13 @@ It has the planner's chain of attentions, but its query is a finished plan, embe
 the plan's sub-scores. Its trunk is its own; scene tokens come in without gradient (what the driver sees must not be
 bent to please its judge).
 
+A plan begins where the ego vehicle is; `start` says so where it begins elsewhere (a re-posed start): [B, G, 4] pose in
+the scene's ego frame and speed (m, rad, m/s).
+
+Doubt comes from an ensemble of heads that are made to differ where data are thin: each adds its own fixed random
+function of plan and scene to what it learned (Osband et al. 2018, "Randomized Prior Functions for Deep Reinforcement
+Learning", section 3), and the caller may let each learn from its own share of the scenes.
+
 Shape letters: B scenes, G plans of a scene, P poses of a plan, E reward heads, D width.
 """
 
@@ -61,6 +68,9 @@ WEIGHTS = {
 """Weights of the sub-scores that add."""
 RARE_CLASS_WEIGHT_LIMIT = 8.0
 """Most that a rare outcome counts against a common one in a batch."""
+PRIOR_SCALE = 1.0
+"""Spread (logits) of the heads' fixed random functions over plans and scenes."""
+MOTION_FEATURES = 13
 
 
 @dataclass(frozen=True)
@@ -87,17 +97,36 @@ class TrajectoryEncoder(nn.Module):
         self.config = config
         width = config.d_model
         self.look = nn.Linear(5 * config.bev_channels, width)
-        self.motion = nn.Linear(10, width)
+        self.motion = nn.Linear(MOTION_FEATURES, width)
         self.time = nn.Parameter(torch.randn(PLAN_POSES, width) * 0.02)
         self.pose = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width // 2))
+        self.dropout = nn.Dropout(config.dropout)
         self.join = nn.Linear(PLAN_POSES * (width // 2), width)
 
-    def forward(self, poses_BGP3: Tensor, tokens: SceneTokens) -> Tensor:
+    def forward(self, poses_BGP3: Tensor, motion_BGPF: Tensor, tokens: SceneTokens) -> Tensor:
         """[B, G, D]"""
         seen = sample_bev(tokens.bev_map, outline_points(poses_BGP3).flatten(1, 3), self.config)
         seen = seen.unflatten(1, (poses_BGP3.shape[1], PLAN_POSES, 5)).flatten(3)
-        hidden = self.look(seen) + self.motion(_motion(poses_BGP3, tokens.ego_status)) + self.time
-        return self.join(self.pose(hidden).flatten(2))
+        hidden = self.look(seen) + self.motion(motion_BGPF) + self.time
+        return self.join(self.dropout(self.pose(hidden)).flatten(2))
+
+
+class RandomPriors(nn.Module):
+    """One fixed random function of plan and scene per head; it is saved with the model and never trained."""
+
+    first: Tensor
+    second: Tensor
+
+    def __init__(self, features: int, outputs: int, heads: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.register_buffer("first", torch.randn(heads, features, hidden) / features**0.5)
+        self.register_buffer("second", torch.randn(heads, hidden, outputs) * PRIOR_SCALE / hidden**0.5)
+
+    def forward(self, features_BGF: Tensor) -> Tensor:
+        """[E, B, G, outputs]"""
+        spread = functional.layer_norm(features_BGF, features_BGF.shape[-1:])
+        hidden = torch.einsum("bgf,efh->ebgh", spread, self.first).tanh()
+        return torch.einsum("ebgh,eho->ebgo", hidden, self.second)
 
 
 class RewardWorldModel(nn.Module):
@@ -112,17 +141,23 @@ class RewardWorldModel(nn.Module):
         self.norm = nn.LayerNorm(width)
         outputs = 3 * len(THREE_CLASS) + len(BINARY) + len(REGRESSED)
         self.heads = nn.ModuleList(
-            nn.Sequential(nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, outputs))
+            nn.Sequential(
+                nn.Linear(width, width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width, outputs)
+            )
             for _ in range(config.reward_heads)
         )
+        self.priors = RandomPriors(PLAN_POSES * MOTION_FEATURES + width, outputs, config.reward_heads)
 
-    def forward(self, poses_BGP3: Tensor, tokens: SceneTokens) -> Tensor:
+    def forward(self, poses_BGP3: Tensor, tokens: SceneTokens, start: Tensor | None = None) -> Tensor:
         """Raw head outputs [E, B, G, outputs]: three logits per three-class sub-score, one per other sub-score."""
         tokens = tokens.detach()
-        queries = self.trajectory(poses_BGP3, tokens)
+        motion = _motion(poses_BGP3, _logged_start(poses_BGP3, tokens) if start is None else start)
+        queries = self.trajectory(poses_BGP3, motion, tokens)
         condition = tokens.command[:, None]
         queries = self.norm(self.layers(queries, self.layers.read(tokens), condition))
-        return torch.stack([head(queries) for head in self.heads])
+        scene = condition.expand(-1, poses_BGP3.shape[1], -1)
+        priors = self.priors(torch.cat([motion.flatten(2).detach(), scene], dim=-1))
+        return torch.stack([head(queries) for head in self.heads]) + priors
 
     def predict(
         self,
@@ -130,6 +165,7 @@ class RewardWorldModel(nn.Module):
         tokens: SceneTokens,
         history_comfort: Tensor | None = None,
         extended_comfort: Tensor | None = None,
+        start: Tensor | None = None,
     ) -> RewardPrediction:
         """Sub-scores and EPDMS of plans.
 
@@ -138,8 +174,9 @@ class RewardWorldModel(nn.Module):
             tokens: of B scenes.
             history_comfort: [B, G] exact values from the simulator; without them the head's guess counts.
             extended_comfort: [B, G] exact values from the plans of two frames; without them EPDMS has no such part.
+            start: [B, G, 4] where plans begin elsewhere than in the scene.
         """
-        scores = _scores(self(poses, tokens))
+        scores = _scores(self(poses, tokens, start))
         if history_comfort is not None:
             scores["history_comfort"] = history_comfort.to(poses.dtype).expand_as(scores["history_comfort"])
         return RewardPrediction(
@@ -155,9 +192,10 @@ class RewardWorldModel(nn.Module):
         pessimism_beta: float = 0.0,
         history_comfort: Tensor | None = None,
         extended_comfort: Tensor | None = None,
+        start: Tensor | None = None,
     ) -> Tensor:
         """Pessimistic reward [B, G]: mean over heads less `pessimism_beta` times their disagreement; see `predict`."""
-        epdms = self.predict(poses, tokens, history_comfort, extended_comfort).epdms
+        epdms = self.predict(poses, tokens, history_comfort, extended_comfort, start).epdms
         return epdms.mean(0) - pessimism_beta * epdms.std(0)
 
     def losses(
@@ -166,23 +204,26 @@ class RewardWorldModel(nn.Module):
         tokens: SceneTokens,
         labels: Mapping[str, Tensor],
         mask: Tensor | None = None,
+        start: Tensor | None = None,
+        heads_see: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Loss of each sub-score against the simulator's verdict; their sum is the training loss.
 
-        Rare outcomes (collisions, leaving the road) are weighted up to parity, within a limit. In training mode each
-        head leaves out a random fifth of the plans, so that heads come to differ where data are thin.
+        Rare outcomes (collisions, leaving the road) are weighted up to parity, within a limit.
 
         Args:
             poses: [B, G, 8, 3].
             tokens: of B scenes.
             labels: sub-score name -> [B, G] true values; names without labels are left out of the result.
             mask: [B, G] False where a plan is padding.
+            start: [B, G, 4] where plans begin elsewhere than in the scene.
+            heads_see: [E, B] False where a head does not learn from a scene; every head sees all if left out.
         """
-        outputs = self(poses, tokens)
+        outputs = self(poses, tokens, start)
         heads = outputs.shape[:3]
         weight = torch.ones(heads, device=poses.device) if mask is None else mask.float().expand(heads)
-        if self.training:
-            weight = weight * (torch.rand(heads, device=poses.device) > 0.2)
+        if heads_see is not None:
+            weight = weight * heads_see[..., None]
         losses: dict[str, Tensor] = {}
         for name, value in _split(outputs).items():
             if name not in labels:
@@ -309,15 +350,21 @@ def _balance(classes: Tensor, n_classes: int, mask: Tensor | None) -> Tensor:
     return weights[classes]
 
 
-def _motion(poses_BGP3: Tensor, ego_status_BS: Tensor) -> Tensor:
-    """Kinematic features [B, G, P, 10] of order one: pose, speed, acceleration, yaw rate, sideways drift, start."""
-    start = torch.zeros_like(poses_BGP3[:, :, :1])
-    step = torch.diff(torch.cat([start, poses_BGP3], dim=2), dim=2)
+def _logged_start(poses_BGP3: Tensor, tokens: SceneTokens) -> Tensor:
+    """Start [B, G, 4] of plans that begin where the scene does."""
+    speed_B = tokens.ego_status[:, 0]
+    pose = poses_BGP3.new_zeros((*poses_BGP3.shape[:2], 3))
+    return torch.cat([pose, speed_B[:, None, None].expand(-1, poses_BGP3.shape[1], 1)], dim=-1)
+
+
+def _motion(poses_BGP3: Tensor, start_BG4: Tensor) -> Tensor:
+    """Kinematic features [B, G, P, 13] of order one: pose, speed, acceleration, yaw rate, sideways drift, start."""
+    step = torch.diff(torch.cat([start_BG4[:, :, None, :3], poses_BGP3], dim=2), dim=2)
     heading = poses_BGP3[..., 2]
     along = step[..., 0] * heading.cos() + step[..., 1] * heading.sin()
     across = -step[..., 0] * heading.sin() + step[..., 1] * heading.cos()
     speed = along / PLAN_STEP_S
-    start_speed = ego_status_BS[:, 0, None, None].expand_as(speed[..., :1])
+    start_speed = start_BG4[..., 3:]
     acceleration = torch.diff(torch.cat([start_speed, speed], dim=-1), dim=-1) / PLAN_STEP_S
     yaw_rate = step[..., 2] / PLAN_STEP_S
     features = [
@@ -330,6 +377,9 @@ def _motion(poses_BGP3: Tensor, ego_status_BS: Tensor) -> Tensor:
         yaw_rate / 0.5,
         across / PLAN_STEP_S,
         yaw_rate * speed / 3,
-        start_speed.expand_as(speed) / 10,
+        *(
+            feature.expand_as(speed)
+            for feature in (start_speed / 10, start_BG4[..., :1], start_BG4[..., 1:2], start_BG4[..., 2:3] / 0.1)
+        ),
     ]
     return torch.stack(features, dim=-1)

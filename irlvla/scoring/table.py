@@ -328,12 +328,16 @@ def score_two_stage(
         has none either, and says which.
     Raises:
         ConfigError: Unknown metric.
-        DataError: The split maps no group that has a scene in the set, or pairs frames that are no neighbours.
+        DataError: The split maps no group that has a scene in the set, a group without follow-up scenes, or frames
+            that are no neighbours.
     Source: navsim `run_pdm_score.py`, `SceneAggregator`.
     """
     groups = [group for group in scenes.split.mapping if group[0] in scenes or group[1] in scenes]
     if not groups:
         raise DataError(f"split {scenes.split.name!r} maps no two-stage group (`reactive_all_mapping`) of its scenes")
+    for now, _, pairs in groups:
+        if not pairs:
+            raise DataError(f"split {scenes.split.name!r} maps no follow-up scene to {now}; take it out of the mapping")
     method = _Method(metric, "reactive", human_filter, cache, keeps_rollouts=True)
     scored = _score_all(scenes, plans, method, workers, on_progress)
     reasons, weights = list(scored.reasons), np.full(len(plans), np.nan)

@@ -1,5 +1,7 @@
 """Plans to be scored for the reward world model: human anchors, perturbed human plans, the policy's denoising chain.
 
+Re-posed starts give plans that begin a little off, crooked or too fast, and find back to the human's path or do not.
+
 A reward model is only as good as the plans it has seen judged. Each kind shows it something else: anchors the whole
 range of driving, perturbations what a small mistake costs in this very scene, the chain what the policy itself does.
 """
@@ -12,14 +14,17 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
+from irlvla.data.reposed import StartOffset
+from irlvla.geometry import world_to_ego
 from irlvla.model.diffusion import denoising_levels
 from irlvla.model.planner import DiffusionPlanner
 from irlvla.model.tokens import SceneTokens
 from irlvla.types import PLAN_POSES, PLAN_STEP_S, Array
 
-PlanKind = Literal["human", "anchor", "denoising", "policy", "speed", "brake", "offset", "drift", "refresh"]
+PlanKind = Literal["human", "anchor", "denoising", "policy", "speed", "brake", "offset", "drift", "refresh", "reposed"]
 """human: as driven; anchor: K-means center of human plans; denoising: the policy's estimate at an unfinished step;
-policy: its finished plans; speed, brake, offset, drift: the human plan perturbed; refresh: plans of a policy in PPO."""
+policy: its finished plans; speed, brake, offset, drift: the human plan perturbed; refresh: plans of a policy in PPO;
+reposed: plans from a start that is not the logged one."""
 
 PLAN_KINDS: tuple[PlanKind, ...] = get_args(PlanKind)
 
@@ -65,7 +70,7 @@ def follow_path(plan: Array, distance_m: Array) -> Array:
 
     Args:
         plan: [8, 3] ego frame.
-        distance_m: [8] way from the origin; beyond the plan's end the path goes straight on.
+        distance_m: [8] way from the origin; beyond the plan's end, and behind the origin, the path goes straight on.
     Returns:
         [8, 3].
     """
@@ -73,7 +78,7 @@ def follow_path(plan: Array, distance_m: Array) -> Array:
     knots[:, 2] = np.unwrap(knots[:, 2])
     along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(knots[:, :2], axis=0), axis=1))])
     x, y, heading = (np.interp(distance_m, along, knots[:, i]) for i in range(3))
-    beyond = np.maximum(distance_m - along[-1], 0.0)
+    beyond = np.maximum(distance_m - along[-1], 0.0) + np.minimum(distance_m, 0.0)
     return np.stack([x + beyond * np.cos(heading), y + beyond * np.sin(heading), heading], axis=-1)
 
 
@@ -134,6 +139,68 @@ def perturb_human_plan(plan: Array, rng: np.random.Generator, per_kind: int) -> 
         ]
         kinds += ["speed", "brake", "offset", "drift"]
     return np.stack(plans), kinds  # type: ignore[return-value]
+
+
+def draw_start_offset(rng: np.random.Generator) -> StartOffset:
+    """A start beside the logged one: about a lane's slack sideways, a few degrees crooked, up to 30 % off in speed."""
+    return StartOffset(
+        longitudinal_m=float(rng.normal(0.0, 1.0)),
+        lateral_m=float(np.clip(rng.normal(0.0, 0.7), -1.5, 1.5)),
+        heading_rad=float(rng.normal(0.0, np.deg2rad(6.0))),
+        speed_factor=float(rng.uniform(0.7, 1.3)),
+    )
+
+
+def rejoin_path(plan: Array, offset: StartOffset, speed_mps: float, rejoined_s: float) -> Array:
+    """From another start smoothly back to a plan's path and speed.
+
+    Sideways a cubic over the way driven meanwhile, along the path a speed difference that fades evenly.
+
+    Args:
+        plan: [8, 3] from the logged start, in its ego frame.
+        offset: The other start.
+        speed_mps: Logged speed at t=0.
+        rejoined_s: When path and speed are the plan's again.
+    Returns:
+        [8, 3] in the frame of the other start.
+    """
+    time_s = PLAN_STEP_S * np.arange(1, PLAN_POSES + 1)
+    fading_s = np.minimum(time_s, rejoined_s)
+    gained_m = (offset.speed_factor - 1.0) * speed_mps * (fading_s - fading_s**2 / (2 * rejoined_s))
+    driven_m = np.maximum.accumulate(np.maximum(_distance_along(plan) + gained_m, 0.0))
+    reach_m = max(float(np.interp(rejoined_s, time_s, driven_m)), 3.0)
+    share = np.minimum(driven_m / reach_m, 1.0)
+    slope = np.tan(offset.heading_rad)
+    aside_m = offset.lateral_m * (2 * share**3 - 3 * share**2 + 1) + reach_m * slope * (share**3 - 2 * share**2 + share)
+    turn = offset.lateral_m / reach_m * (6 * share**2 - 6 * share) + slope * (3 * share**2 - 4 * share + 1)
+    x, y, heading = follow_path(plan, offset.longitudinal_m + driven_m).T
+    back = np.stack([x - aside_m * np.sin(heading), y + aside_m * np.cos(heading), heading + np.arctan(turn)], axis=-1)
+    return world_to_ego(back, offset.pose)
+
+
+def plans_from_start(
+    plan: Array, offset: StartOffset, speed_mps: float, anchors: Array, count: int, rng: np.random.Generator
+) -> Array:
+    """Plans from a re-posed start: a quarter anchors of about its speed, then ways back to the human path and mistakes.
+
+    Args:
+        plan: [8, 3] the human's, in the logged ego frame.
+        offset: The start.
+        speed_mps: Logged speed at t=0.
+        anchors: [K, 8, 3].
+        count: Plans wanted.
+        rng: Draws how soon a way back rejoins, and the mistakes on it.
+    Returns:
+        [count, 8, 3] in the frame of the start.
+    """
+    start_mps = np.linalg.norm(anchors[:, 0, :2], axis=-1) / PLAN_STEP_S
+    near = np.argsort(np.abs(start_mps - offset.speed_factor * speed_mps), kind="stable")[: count // 4]
+    plans = list(anchors[near])
+    while len(plans) < count:
+        back = rejoin_path(plan, offset, speed_mps, float(rng.uniform(1.5, 4.0)))
+        perturbed, _ = perturb_human_plan(back, rng, per_kind=1)
+        plans += list(perturbed)
+    return np.stack(plans[:count])
 
 
 @torch.no_grad()

@@ -85,8 +85,21 @@ def test_trained_driver_plans_for_real_nuplan_keyframes(
 
     token = write_keyframe_root(shared_real, tmp_path / "root")
     done = subprocess.run(
-        [sys.executable, "-m", "irlvla.cli.main", "plan", str(demo[0] / "ppo-seed0"), "--data", str(tmp_path / "root")]
-        + ["--split", SPLIT, "--out", str(tmp_path / "plans"), "--pictures", "99"],
+        [
+            sys.executable,
+            "-m",
+            "irlvla.cli.main",
+            "plan",
+            str(demo[0] / "ppo-seed0"),
+            "--data",
+            str(tmp_path / "root"),
+            "--split",
+            SPLIT,
+            "--out",
+            str(tmp_path / "plans"),
+            "--pictures",
+            "99",
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from irlvla.data.plans import PlanTable, load_plans, write_plans
+from irlvla.errors import DataError
 from irlvla.scoring.table import SUMMARY_TOKENS, score_plans_file
 from irlvla.types import SubScores
 
@@ -111,3 +113,34 @@ def test_a_second_plan_of_one_name_is_refused(golden: Path, cache: Path, plans: 
     assert not table[16]["valid"]
     assert "another plan of this name" in table[16]["reason"]
     assert table[-1]["valid"]
+
+
+def mapped(golden: Path, folder: Path, **changes: object) -> Path:
+    """The golden split file with other contents, its scene filter beside it."""
+    original = golden / "beta" / "two_stage"
+    content = yaml.safe_load((original / "train_test_split.yaml").read_text()) | changes
+    (folder / "split.yaml").write_text(yaml.safe_dump(content))
+    (folder / "scene_filter.yaml").write_text((original / "scene_filter.yaml").read_text())
+    return folder / "split.yaml"
+
+
+NOW, EARLIER, OTHER = "98764d1b9d69198b", "77b67c095563693f", "94ce5ff2403fef87"
+FOLLOW_UPS = [["e506ddbb78b927ad0", "ef6a4fd16e20048f9"]]
+
+
+@pytest.mark.parametrize(
+    ("groups", "complaint"),
+    [
+        ([], "maps no two-stage group"),
+        ([[NOW, EARLIER, []]], f"maps no follow-up scene to {NOW}"),
+        ([[NOW, OTHER, FOLLOW_UPS]], f"pairs {NOW} with {OTHER} as its earlier frame"),
+    ],
+)
+def test_a_mapping_that_does_not_fit_is_refused(
+    groups: list[object], complaint: str, golden: Path, cache: Path, tmp_path: Path
+) -> None:
+    mapping = mapped(golden, tmp_path, reactive_all_mapping=groups)
+    plans, out = golden / "beta" / "two_stage" / "plans.npz", tmp_path / "out.parquet"
+    with pytest.raises(DataError, match=complaint):
+        score_plans_file(golden / "beta", "test", plans, out, mapping=mapping, cache=cache)
+    assert not out.exists()
