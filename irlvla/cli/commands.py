@@ -138,6 +138,8 @@ class ScoreOptions:
     """How other road users move."""
     human_filter: Literal["on", "off"] = "on"
     """Whether what the human failed as well is lifted."""
+    mapping: Path | None = None
+    """Split YAML with a two-stage mapping: follow-up scenes are scored too, and the official summary rows follow."""
     workers: int = 1
     """Processes."""
     cache: Path | None = None
@@ -146,9 +148,7 @@ class ScoreOptions:
 
 def score(arguments: Sequence[str]) -> None:
     """`irlvla score --data ROOT --split SPLIT --plans plans.npz --out scores.parquet`"""
-    import pyarrow.compute
-
-    from irlvla.scoring.table import score_plans_file
+    from irlvla.scoring.table import SUMMARY_TOKENS, score_plans_file
 
     options = parse(ScoreOptions, arguments, "score")
     with progress_bar(console) as show:
@@ -160,16 +160,24 @@ def score(arguments: Sequence[str]) -> None:
             metric=options.metric,
             traffic=options.traffic,
             human_filter=options.human_filter == "on",
+            mapping=options.mapping,
             workers=options.workers,
             cache=options.cache,
             on_progress=lambda done, total: show("scenes", done, total, ""),
         )
-    scores = table.column("score").drop_null()
-    mean = f", mean score {100 * pyarrow.compute.mean(scores).as_py():.2f}" if len(scores) else ""
-    unscored = len(table) - len(scores)
-    console.print(f"{len(scores)} of {len(table)} plans scored{mean}", highlight=False)
-    if unscored:
-        console.print(f"{unscored} plans have no score; column `reason` of {options.out} says why", highlight=False)
+    summary = [row for row in table.to_pylist() if row["token"] in SUMMARY_TOKENS]
+    scores = [row["score"] for row in table.to_pylist() if row["token"] not in SUMMARY_TOKENS]
+    scored = [value for value in scores if value is not None]
+    mean = f", mean score {100 * sum(scored) / len(scored):.2f}" if scored else ""
+    console.print(f"{len(scored)} of {len(scores)} plans scored{mean}", highlight=False)
+    for row in summary:
+        value = "none" if row["score"] is None else f"{100 * row['score']:.2f}"
+        console.print(f"{row['token']} of {row['name'] or 'the plans'}: {value}", highlight=False)
+    if len(scored) < len(scores):
+        console.print(
+            f"{len(scores) - len(scored)} plans have no score; column `reason` of {options.out} says why",
+            highlight=False,
+        )
     console.print(f"wrote {options.out}")
 
 

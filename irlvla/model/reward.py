@@ -141,9 +141,7 @@ class RewardWorldModel(nn.Module):
         self.norm = nn.LayerNorm(width)
         outputs = 3 * len(THREE_CLASS) + len(BINARY) + len(REGRESSED)
         self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(width, width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width, outputs)
-            )
+            nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(width, outputs))
             for _ in range(config.reward_heads)
         )
         self.priors = RandomPriors(PLAN_POSES * MOTION_FEATURES + width, outputs, config.reward_heads)

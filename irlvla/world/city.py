@@ -171,7 +171,8 @@ def _merged(polygons: list[Polygon], grow_m: float) -> Polygon:
 
 def _resample(points: Array, step_m: float) -> Array:
     length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
-    at = np.linspace(0.0, length[-1], max(2, round(length[-1] / step_m) + 1))
+    # The devkit's reactive traffic drops a path's last vertex and then needs two to drive along.
+    at = np.linspace(0.0, length[-1], max(3, round(length[-1] / step_m) + 1))
     out = np.stack([np.interp(at, length, points[:, 0]), np.interp(at, length, points[:, 1])], axis=1)
     out[0], out[-1] = points[0], points[-1]
     return out
