@@ -68,13 +68,14 @@ def make_rows(results: Results, reference: str | None = "imitation") -> list[Row
 
 
 def render_terminal(rows: Sequence[Row], title: str = "", reference: str = "imitation") -> Table:
-    """The table for a terminal."""
+    """The table for a terminal: one column a policy, intervals below estimates, so that five fit into 80 columns."""
     header, lines = _cells(rows, reference)
-    table = Table(title=title, title_justify="left")
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    table = Table(title=title, title_justify="left", padding=(0, 1), pad_edge=False)
+    table.add_column(no_wrap=True)
     for line in lines:
-        table.add_row(*line)
+        table.add_column(line[0], justify="right")
+    for index, name in enumerate(header[1:], start=1):
+        table.add_row(name.removesuffix(" [95 %]"), *(line[index].replace(" [", "\n[") for line in lines))
     return table
 
 

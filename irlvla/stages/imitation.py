@@ -117,8 +117,7 @@ def train_imitation(
         run = RunFolder(out, "imitation", {"model": model, "imitation": config, "data": data}, seed)
     if run.finished:
         return run.model_path
-    if config.trackers:
-        run.start_trackers(accelerator)
+    run.start_trackers(config.trackers, accelerator)
 
     scenes = open_training_scenes(data)
     rows, held_out = split_by_log(scene_logs(scenes), data.held_out_share, data.draw)

@@ -29,6 +29,7 @@ from irlvla.stages.optimisation import WeightAverage, adamw, load_optimizer, opt
 from irlvla.stages.policy_gradient import clip_ranges, clipped_surrogate, kl_to_reference, reinforce
 from irlvla.stages.practice import Practice, check_policy, model_reward, plans_before, true_scores
 from irlvla.stages.refresh import JudgeRefresh, RefreshConfig
+from irlvla.stages.reward import heads_see_scenes
 from irlvla.stages.run import (
     OnProgress,
     Progress,
@@ -88,6 +89,9 @@ class PPOConfig:
     """Floor of the sampling noise of each move, in plan-space units (spread of human plans)."""
     min_likelihood_std: float = 0.1
     """Floor of the deviation in log-probabilities."""
+    policy_weight: float = 1.0
+    """Weight of the policy loss; 0 leaves only imitation on the same scenes: the control arm that tells what PPO
+    adds."""
     imitation_weight: float = 0.1
     """Weight of the loss against human plans of the same scenes."""
     imitation_draws: int = 4
@@ -113,6 +117,8 @@ class PPOConfig:
     """Updates between lines in metrics.jsonl."""
     checkpoint_every: int = 10
     """Updates between resume states."""
+    trackers: tuple[str, ...] = ()
+    """Accelerate's trackers to log to besides metrics.jsonl, for instance "tensorboard" or "wandb"."""
 
     def __post_init__(self) -> None:
         if self.algorithm != "ppo" and self.baseline == "critic":
@@ -151,13 +157,14 @@ def train_ppo(
     load_run_config(imitation_run, "imitation")
     digests = {"imitation_model": model_digest(imitation_run)}
     if reward_run is not None:
-        _check_reward_run(reward_run, digests["imitation_model"], data)
+        reward_seed = _check_reward_run(reward_run, digests["imitation_model"], data)
         digests["reward_model"] = model_digest(reward_run)
     elif config.reward == "rwm":
         raise ConfigError("reward 'rwm' needs a finished reward run; without one, choose reward 'simulator'")
     run = RunFolder(out, "ppo", {"ppo": config, "data": data, **digests}, seed)
     if run.finished:
         return run.model_path
+    run.start_trackers(config.trackers)
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vla = DrivingVLA.from_pretrained(imitation_run / "model").to(device).requires_grad_(False)
@@ -174,7 +181,10 @@ def train_ppo(
     judge, refresh = None, None
     if reward_run is not None and scored is not None:
         judge = RewardWorldModel.from_pretrained(reward_run / "model").to(device).eval()
-        refresh = JudgeRefresh(judge, practice, scored.only(training_rows), config.refresh, out / "refreshed_plans")
+        heads_see = heads_see_scenes(scene_logs(scenes), vla.config.reward_heads, reward_seed)
+        refresh = JudgeRefresh(
+            judge, practice, scored.only(training_rows), heads_see, config.refresh, out / "refreshed_plans"
+        )
     seed_step(seed, 0, "weights")
     critic = SceneCritic(vla.config).to(device)
     optimizer = adamw(planner, config.learning_rate, weight_decay=0.0)
@@ -364,7 +374,7 @@ def improve_policy(
                 tokens, rollouts.human_plans[scenes], draws=config.imitation_draws
             )
             imitation_loss = coefficient_loss + 0.5 * waypoint_loss
-            loss = policy_loss + config.imitation_weight * imitation_loss
+            loss = config.policy_weight * policy_loss + config.imitation_weight * imitation_loss
             optimizer.zero_grad()
             loss.backward()
             figures["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(planner.parameters(), config.gradient_norm))
@@ -424,8 +434,10 @@ def _rows_to_watch(practice: Practice, rows: list[int], count: int) -> list[int]
     return [paired[i] for i in places]
 
 
-def _check_reward_run(reward_run: Path, policy: str, data: DataConfig) -> None:
-    config = load_run_config(reward_run, "reward")["config"]
+def _check_reward_run(reward_run: Path, policy: str, data: DataConfig) -> int:
+    """Seed of the reward run, if it fits."""
+    run = load_run_config(reward_run, "reward")
+    config = run["config"]
     if config["imitation_model"] != policy:
         raise RunError(
             f"{reward_run} was trained on the scene tokens of another imitation run: train the reward model on this one"
@@ -436,3 +448,4 @@ def _check_reward_run(reward_run: Path, policy: str, data: DataConfig) -> None:
         raise RunError(
             f"{reward_run} scored plans on other scenes ({', '.join(differing)} differ): give PPO its data settings"
         )
+    return int(run["seed"])

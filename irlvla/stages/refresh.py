@@ -20,7 +20,7 @@ from irlvla.stages.practice import Practice
 from irlvla.stages.proposals import denoising_plans, kind_numbers
 from irlvla.stages.reward import RewardConfig, draw_weights, reward_losses
 from irlvla.stages.run import write_atomically
-from irlvla.stages.scored_plans import ScoredPlans, labels_of, load_shard
+from irlvla.stages.scored_plans import ScoredPlans, labels_of, load_shard, logged_starts
 from irlvla.stages.true_scores import LONGEST_HISTORY
 
 
@@ -49,16 +49,24 @@ class JudgeRefresh:
         judge: Reward world model, trained in place.
         practice: Scenes.
         scored: Plans it learned from in stage (b), of training scenes alone.
+        heads_see: [E, scene] from which scenes each head learns.
         config: When and how.
         folder: Where newly scored plans are kept.
     """
 
     def __init__(
-        self, judge: RewardWorldModel, practice: Practice, scored: ScoredPlans, config: RefreshConfig, folder: Path
+        self,
+        judge: RewardWorldModel,
+        practice: Practice,
+        scored: ScoredPlans,
+        heads_see: Tensor,
+        config: RefreshConfig,
+        folder: Path,
     ) -> None:
         self.judge = judge
         self.practice = practice
         self.scored = scored
+        self.heads_see = heads_see
         self.config = config
         self.folder = folder
         self.refreshed: list[ScoredPlans] = []
@@ -106,6 +114,8 @@ class JudgeRefresh:
             rows=np.array(rows, dtype=np.int64),
             poses=poses.cpu().numpy(),
             kinds=np.tile(kind_numbers(["refresh"] * poses.shape[1]), (len(rows), 1)),
+            valid=np.ones(poses.shape[:2], dtype=np.bool_),
+            plan_starts=logged_starts(tokens.ego_status[:, 0].double().cpu().numpy(), poses.shape[1]),
             labels=labels_of(scores),
             start_numbers=np.stack([numbers for numbers, _ in starts]),
             start_states=np.stack([states for _, states in starts]).reshape(-1, 1 + LONGEST_HISTORY, 11),
@@ -127,14 +137,16 @@ class JudgeRefresh:
         settings = RewardConfig(scenes_per_step=12)
         optimizer = adamw(self.judge, self.config.learning_rate, settings.weight_decay)
         fresh = ScoredPlans.cat(self.refreshed)
-        sources = [(plans, draw_weights(plans, ())) for plans in (self.scored, fresh)]
+        sources = [(plans, draw_weights(plans, (), settings.reposed_share)) for plans in (self.scored, fresh)]
         total = 0.0
         self.judge.train()
         for _ in range(self.config.steps):
             loss = torch.zeros((), device=device)
             for plans, weights in sources:
                 entries = torch.randint(len(plans.rows), (settings.scenes_per_step,)).numpy()
-                losses = reward_losses(self.judge, self.practice.encoded, plans, entries, weights, settings, device)
+                losses = reward_losses(
+                    self.judge, self.practice.encoded, plans, entries, weights, self.heads_see, settings, device
+                )
                 loss = loss + torch.stack([losses[name] for name in PREDICTED]).sum()
             optimizer.zero_grad()
             loss.backward()

@@ -9,7 +9,7 @@ Legend: S scenes, G plans of one scene, E heads of the ensemble.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from irlvla.model.driving_vla import DrivingVLA
 from irlvla.model.reward import PREDICTED, RewardWorldModel
+from irlvla.model.tokens import SceneTokens
 from irlvla.stages.optimisation import (
     WeightAverage,
     adamw,
@@ -45,6 +46,8 @@ from irlvla.stages.scene_tokens import EncodedScenes, encode_scenes
 from irlvla.stages.scenes import DataConfig, open_training_scenes, scene_logs, split_by_log
 from irlvla.stages.scored_plans import CollectConfig, ScoredPlans, collect_scored_plans
 
+REPOSED = PLAN_KINDS.index("reposed")
+
 
 @dataclass(frozen=True)
 class RewardConfig:
@@ -61,6 +64,15 @@ class RewardConfig:
     """S, scenes a step."""
     plans_per_scene: int = 16
     """G, plans drawn of each scene, evenly over its kinds and over good and bad ones."""
+    reposed_share: float = 0.25
+    """Share of these that begin at a re-posed start, where the scene has one."""
+    unseen_log_share: float = 1 / 3
+    """Share of the training logs that each head of the ensemble never learns from, so that heads differ where data are
+    thin."""
+    dropout: float = 0.1
+    """Dropout in the reward world model."""
+    token_dropout: float = 0.1
+    """Share of scene tokens blanked in a step, so that no scene is learned by heart."""
     learning_rate: float = 1e-3
     """Peak of the schedule."""
     weight_decay: float = 1e-2
@@ -79,6 +91,8 @@ class RewardConfig:
     """Steps between lines in metrics.jsonl."""
     checkpoint_every: int = 200
     """Steps between resume states."""
+    trackers: tuple[str, ...] = ()
+    """Accelerate's trackers to log to besides metrics.jsonl, for instance "tensorboard" or "wandb"."""
 
 
 def train_reward(
@@ -110,6 +124,7 @@ def train_reward(
     run = RunFolder(out, "reward", {"reward": config, "data": data, "imitation_model": policy}, seed)
     if run.finished:
         return run.model_path
+    run.start_trackers(config.trackers)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     vla = DrivingVLA.from_pretrained(imitation_run / "model").to(device)
     scenes = open_training_scenes(data)
@@ -127,7 +142,7 @@ def train_reward(
     held_out_kinds = [PLAN_KINDS.index(kind) for kind in config.held_out_kinds]
     training = scored.only(training_rows)
     seed_step(seed, 0, "weights")
-    model = RewardWorldModel(vla.config).to(device).train()
+    model = RewardWorldModel(replace(vla.config, dropout=config.dropout)).to(device).train()
     optimizer = adamw(model, config.learning_rate, config.weight_decay)
     average = WeightAverage(model, config.average_decay)
     start = 0
@@ -138,12 +153,13 @@ def train_reward(
         load_optimizer(optimizer, checkpoint.part("optimizer"))
         average.load(checkpoint.part("average"), updates=start)
 
-    weights = draw_weights(training, held_out_kinds)
+    weights = draw_weights(training, held_out_kinds, config.reposed_share)
+    heads_see = heads_see_scenes(scene_logs(scenes), vla.config.reward_heads, seed, config.unseen_log_share).to(device)
     for step in range(start, config.steps):
         seed_step(seed, step, "reward")
         set_learning_rate(optimizer, config.learning_rate * warm_up_cosine(step, config.steps, config.warm_up_steps))
         entries = np.array(scene_batch(seed, step, config.scenes_per_step, len(training.rows)))
-        losses = reward_losses(model, encoded, training, entries, weights, config, device)
+        losses = reward_losses(model, encoded, training, entries, weights, heads_see, config, device)
         loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad()
         loss.backward()
@@ -170,25 +186,70 @@ def train_reward(
             "training_logs": report_on(model, encoded, training, held_out_kinds, device),
         }
         write_json(out / "report.json", report)
-        run.finish(model.save_pretrained, config.steps, scenes=len(training.rows), plans=int(training.kinds.size))
+        run.finish(model.save_pretrained, config.steps, scenes=len(training.rows), plans=int(training.valid.sum()))
     return run.model_path
 
 
-def draw_weights(scored: ScoredPlans, held_out_kinds: Sequence[int]) -> NDArray[np.float32]:
+def draw_weights(scored: ScoredPlans, held_out_kinds: Sequence[int], reposed_share: float = 0.0) -> NDArray[np.float32]:
     """[S, G] chance of each plan to be drawn for training: even over kinds, and within a kind over good and bad.
 
-    Half of a kind's weight goes to plans below the scene's median EPDMS, so that rare failures are seen.
+    Half of a kind's weight goes to plans below the median EPDMS of its scene, so that rare failures are seen.
+
+    Args:
+        scored: Plans.
+        held_out_kinds: Places in PLAN_KINDS that are never drawn.
+        reposed_share: Chance of all plans from re-posed starts together, where the scene has any; their median is
+            their own.
     """
-    weights = np.zeros(scored.kinds.shape)
     true = scored.true_epdms()
-    is_bad = true < np.median(true, axis=1, keepdims=True)
-    for kind in np.unique(scored.kinds):
-        if kind in held_out_kinds:
-            continue
-        for group in (is_bad, ~is_bad):
-            members = (scored.kinds == kind) & group
-            weights += members / np.maximum(members.sum(axis=1, keepdims=True), 1)
+    is_reposed = scored.kinds == REPOSED
+    weights = np.zeros(scored.kinds.shape)
+    for side, share in ((~is_reposed, 1.0 - reposed_share), (is_reposed, reposed_share)):
+        members = side & scored.valid & ~np.isin(scored.kinds, held_out_kinds)
+        median = np.ma.median(np.ma.array(true, mask=~(side & scored.valid)), axis=1, keepdims=True)
+        is_bad = true < np.ma.filled(median, 0.0)
+        of_side = np.zeros(scored.kinds.shape)
+        for kind in np.unique(scored.kinds[members]):
+            for group in (is_bad, ~is_bad):
+                drawn = (scored.kinds == kind) & members & group
+                of_side += drawn / np.maximum(drawn.sum(axis=1, keepdims=True), 1)
+        weights += share * of_side / np.maximum(of_side.sum(axis=1, keepdims=True), 1e-12)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def heads_see_scenes(logs: Sequence[str], heads: int, seed: int, unseen_share: float = 1 / 3) -> Tensor:
+    """[E, S] from which scenes each head learns: all but those of its own share of logs, drawn once for a run.
+
+    Args:
+        logs: Log of each scene.
+        heads: E.
+        seed: Seed of the reward run.
+        unseen_share: Share of the logs that a head never learns from, rounded down to whole logs.
+    """
+    names = sorted(set(logs))
+    sees = torch.ones(heads, len(logs), dtype=torch.bool)
+    for head in range(heads):
+        order = np.random.default_rng([seed, head, len(names)]).permutation(len(names))
+        unseen = {names[i] for i in order[: int(unseen_share * len(names))]}
+        sees[head] = torch.tensor([log not in unseen for log in logs])
+    return sees
+
+
+def blank_tokens(tokens: SceneTokens, share: float) -> SceneTokens:
+    """Set a random share of the scene tokens to zero, and of the BEV cells that plans look at."""
+
+    def blanked(tensor_BTD: Tensor) -> Tensor:
+        return tensor_BTD * (torch.rand(tensor_BTD.shape[:2], device=tensor_BTD.device) >= share)[..., None]
+
+    cells = torch.rand((len(tokens), 1, *tokens.bev_map.shape[2:]), device=tokens.bev_map.device) >= share
+    return replace(
+        tokens,
+        meta=blanked(tokens.meta),
+        bev=blanked(tokens.bev),
+        map=blanked(tokens.map),
+        objects=blanked(tokens.objects),
+        bev_map=tokens.bev_map * cells,
+    )
 
 
 def reward_losses(
@@ -197,22 +258,38 @@ def reward_losses(
     scored: ScoredPlans,
     entries: NDArray[np.int64],
     weights: NDArray[np.float32],
+    heads_see: Tensor,
     config: RewardConfig,
     device: torch.device,
 ) -> dict[str, Tensor]:
     """Losses of one step on some entries of the scored plans; plans are drawn from torch's global generator."""
     drawn = torch.multinomial(torch.from_numpy(weights[entries]), config.plans_per_scene, replacement=True).numpy()
     poses = torch.from_numpy(np.take_along_axis(scored.poses[entries], drawn[..., None, None], axis=1)).to(device)
+    start = torch.from_numpy(np.take_along_axis(scored.plan_starts[entries], drawn[..., None], axis=1)).to(device)
     labels = np.take_along_axis(scored.labels[entries], drawn[..., None], axis=1).astype(np.float32)
-    tokens = encoded.rows(scored.rows[entries], device)
+    rows = scored.rows[entries]
+    tokens = encoded.rows(rows, device)
+    if config.token_dropout:
+        tokens = blank_tokens(tokens, config.token_dropout)
     losses = model.losses(
-        poses, tokens, {name: torch.from_numpy(labels[..., i]).to(device) for i, name in enumerate(PREDICTED)}
+        poses,
+        tokens,
+        {name: torch.from_numpy(labels[..., i]).to(device) for i, name in enumerate(PREDICTED)},
+        start=start,
+        heads_see=heads_see[:, torch.from_numpy(rows)].to(device),
     )
     if config.max_entropy_weight:
         human = torch.from_numpy(scored.poses[entries, :1]).to(device)
-        rewards_EBG = model.predict(torch.cat([human, poses], dim=1), tokens).epdms
+        human_start = torch.from_numpy(scored.plan_starts[entries, :1]).to(device)
+        rewards_EBG = model.predict(
+            torch.cat([human, poses], dim=1), tokens, start=torch.cat([human_start, start], dim=1)
+        ).epdms
+        # The human chose among plans from the logged start alone.
+        elsewhere = torch.from_numpy(np.take_along_axis(scored.kinds[entries], drawn, axis=1) == REPOSED).to(device)
         losses["max_entropy"] = config.max_entropy_weight * max_entropy_loss(
-            rewards_EBG[..., 0], rewards_EBG[..., 1:], config.max_entropy_temperature
+            rewards_EBG[..., 0],
+            rewards_EBG[..., 1:].masked_fill(elsewhere, -torch.inf),
+            config.max_entropy_temperature,
         )
     return losses
 

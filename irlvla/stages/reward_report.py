@@ -1,6 +1,6 @@
 """What the reward world model can and cannot do, measured on plans and scenes it never saw."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,10 @@ def report_on(
     """What the model gets right on some scenes: overall, on kinds never trained on, and on the policy's own plans.
 
     Returns:
-        Per group of kinds: rank correlation, best-of-N regret, and per sub-score AUC and Brier score; history comfort
-        is exact in use, its head's figures are reported all the same. Empty where there is no scene.
+        Per group of kinds: rank correlation and best-of-N regret among the plans of one start, how well the heads'
+        disagreement tells where the error is large (rank correlation of the two over all plans), and per sub-score
+        AUC and Brier score; history comfort is exact in use, its head's figures are reported all the same. Under
+        "by_kind" the rank correlation among plans of each kind. Empty where there is no scene.
     """
     if not len(scored.rows):
         return {}
@@ -39,7 +41,9 @@ def report_on(
         tokens = encoded.rows(scored.rows[part], device)
         poses = torch.from_numpy(scored.poses[part]).to(device)
         comfort = torch.from_numpy(scored.label("history_comfort")[part].astype(np.float32)).to(device)
-        exact, guessed = model.predict(poses, tokens, history_comfort=comfort), model.predict(poses, tokens)
+        start = torch.from_numpy(scored.plan_starts[part]).to(device)
+        exact = model.predict(poses, tokens, history_comfort=comfort, start=start)
+        guessed = model.predict(poses, tokens, start=start)
         scores.append(exact.epdms.mean(0).double().cpu().numpy())
         spreads.append(exact.epdms.std(0).double().cpu().numpy())
         for name in PREDICTED:
@@ -54,25 +58,56 @@ def report_on(
     }
     report: dict[str, Any] = {"scenes": len(scored.rows)}
     for group, kinds in groups.items():
-        members = np.isin(scored.kinds, kinds)
-        columns = members[0]  # Every scene has the same kinds in the same places.
-        if not columns.any():
+        members = np.isin(scored.kinds, kinds) & scored.valid
+        if not members.any():
             continue
-        chosen = score[:, columns].argmax(axis=1)
-        truth = true[:, columns]
+        alternatives = list(_alternatives(scored, members))
+        regrets = [true[plans].max() - true[plans][score[plans].argmax()] for plans in alternatives]
+        error = np.abs(score - true)[members]
         report[group] = {
             "plans": int(members.sum()),
-            "rank_correlation": _finite(within_scene_rank_correlation(score[:, columns], truth)),
-            "best_of_n_regret": float((truth.max(axis=1) - np.take_along_axis(truth, chosen[:, None], 1)[:, 0]).mean()),
-            "mean_error": float((score[:, columns] - truth).mean()),
-            "mean_absolute_error": float(np.abs(score[:, columns] - truth).mean()),
-            "ensemble_deviation": float(spread[:, columns].mean()),
+            "rank_correlation": _rank_correlation(score, true, alternatives),
+            "best_of_n_regret": float(np.mean(regrets)),
+            "mean_error": float((score - true)[members].mean()),
+            "mean_absolute_error": float(error.mean()),
+            "ensemble_deviation": float(spread[members].mean()),
+            "deviation_to_error_rank_correlation": _finite(within_scene_rank_correlation([spread[members]], [error])),
             "sub_scores": {
                 name: _sub_score_figures(name, predicted[name][members], scored.label(name)[members].astype(np.float64))
                 for name in PREDICTED
             },
         }
+    report["by_kind"] = {}
+    for number, name in enumerate(PLAN_KINDS):
+        members = (scored.kinds == number) & scored.valid
+        if members.any():
+            report["by_kind"][name] = {
+                "plans": int(members.sum()),
+                "true_mean": float(true[members].mean()),
+                "mean_absolute_error": float(np.abs(score - true)[members].mean()),
+                "ensemble_deviation": float(spread[members].mean()),
+                "rank_correlation": _rank_correlation(score, true, list(_alternatives(scored, members))),
+            }
     return report
+
+
+Plans = tuple[int, NDArray[np.int64]]
+"""Entry and columns of plans that begin at one start, hence alternatives to each other."""
+
+
+def _alternatives(scored: ScoredPlans, members: NDArray[np.bool_]) -> Iterator[Plans]:
+    for entry in range(len(scored.rows)):
+        columns = np.flatnonzero(members[entry])
+        if len(columns):
+            _, start = np.unique(scored.plan_starts[entry, columns], axis=0, return_inverse=True)
+            for number in range(start.max() + 1):
+                yield entry, columns[start.ravel() == number]
+
+
+def _rank_correlation(score: Array, true: Array, alternatives: Sequence[Plans]) -> float | None:
+    return _finite(
+        within_scene_rank_correlation([score[plans] for plans in alternatives], [true[plans] for plans in alternatives])
+    )
 
 
 def _sub_score_figures(name: str, predicted: Array, true: Array) -> dict[str, float | None]:

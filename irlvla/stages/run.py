@@ -21,7 +21,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -214,7 +215,7 @@ class RunFolder:
         self._started = time.monotonic()
         self._earlier_s = 0.0
         self._sessions = 1
-        self._trackers: Any = None
+        self._trackers: Accelerator | None = None
         wanted = {"stage": stage, "seed": seed, "config": plain(config)}
         config_path = path / "config.json"
         if config_path.is_file():
@@ -237,8 +238,19 @@ class RunFolder:
         """Seconds spent on this run, over all its sessions."""
         return self._earlier_s + time.monotonic() - self._started
 
-    def start_trackers(self, accelerator: Any) -> None:
-        """Log to TensorBoard or W&B as well, through the trackers an Accelerator was made with."""
+    def start_trackers(self, names: Sequence[str], accelerator: Accelerator | None = None) -> None:
+        """Log to TensorBoard or W&B as well.
+
+        Args:
+            names: Accelerate's trackers; none does nothing.
+            accelerator: One that was made with these trackers; made here for a stage that needs it for nothing else.
+        """
+        if not names:
+            return
+        if accelerator is None:
+            accelerator = Accelerator(
+                cpu=not torch.cuda.is_available(), log_with=list(names), project_dir=str(self.path)
+            )
         accelerator.init_trackers(f"irlvla-{self.stage}")
         self._trackers = accelerator
 

@@ -12,32 +12,41 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from irlvla.data.reposed import repose, stands_clear
 from irlvla.data.scenes import SceneSet, human_plan
-from irlvla.errors import DataError
+from irlvla.errors import DataError, RunError
+from irlvla.geometry import ego_to_world
 from irlvla.model.driving_vla import DrivingVLA
 from irlvla.model.reward import PREDICTED
 from irlvla.scoring.epdms import epdms
 from irlvla.stages.proposals import (
+    PLAN_KINDS,
     PlanKind,
     anchors_for_scene,
     denoising_plans,
+    draw_start_offset,
     human_anchors,
     kind_numbers,
     perturb_human_plan,
+    plans_from_start,
 )
 from irlvla.stages.run import OnProgress, Progress, no_progress, seed_step, write_atomically
 from irlvla.stages.scene_tokens import EncodedScenes
-from irlvla.stages.true_scores import LONGEST_HISTORY, EgoStart, JudgePool, Verdicts
-from irlvla.types import Array, Scene, SubScores
+from irlvla.stages.true_scores import LONGEST_HISTORY, EgoStart, JudgePool, ReposedPlans, Verdicts
+from irlvla.types import PLAN_POSES, Array, Scene, SubScores
 
 SCENES_PER_SHARD = 32
+STARTS_TRIED = 5
+"""Draws for a start that touches nothing, before it is given up."""
 
 
 class _AtTheJudges(NamedTuple):
     path: Path
     rows: list[int]
+    scenes: list[Scene]
     poses: NDArray[np.float32]
     kinds: NDArray[np.uint8]
+    reposed: list[list[ReposedPlans]]
     verdicts: "Future[Verdicts]"
 
 
@@ -55,13 +64,20 @@ class CollectConfig:
     """Plans a scene drawn from the policy's chain; every estimate before its last step is scored as well."""
     policy_min_std: float = 0.1
     """Floor of the sampling noise of that chain, as PPO will have."""
+    reposed_starts: int = 1
+    """Other ego starts a scene; see `draw_start_offset`."""
+    plans_per_reposed_start: int = 16
+    """Plans from each of them: anchors of about its speed, ways back to the human path, mistakes on these."""
     workers: int = 2
     """Processes that score plans; 0 scores in the training process."""
 
 
 @dataclass(frozen=True)
 class ScoredPlans:
-    """Plans with their true sub-scores, the same number for every scene; rows follow the run's scene set."""
+    """Plans with their true sub-scores, the same number for every scene; rows follow the run's scene set.
+
+    Plans of kind "reposed" stand last. All poses are in the scene's logged ego frame, wherever the plan begins.
+    """
 
     rows: NDArray[np.int64]
     """[S] scene of each entry."""
@@ -69,6 +85,10 @@ class ScoredPlans:
     """[S, G, 8, 3] ego frame."""
     kinds: NDArray[np.uint8]
     """[S, G] place in PLAN_KINDS."""
+    valid: NDArray[np.bool_]
+    """[S, G] False where there is no plan, because its start could not be scored."""
+    plan_starts: NDArray[np.float32]
+    """[S, G, 4] where each plan begins: pose in the logged ego frame (m, rad) and speed (m/s)."""
     labels: NDArray[np.float16]
     """[S, G, sub-score] in the order of PREDICTED; human-filtered."""
     start_numbers: NDArray[np.int64]
@@ -132,11 +152,13 @@ def collect_scored_plans(
                 shard_scenes = list(scenes[rows[0] : rows[-1] + 1])
                 seed_step(seed, rows[0], "plans")
                 poses, kinds = plans_to_score(vla, encoded, shard_scenes, rows, anchors, config)
-                waiting.append(_AtTheJudges(path, rows, poses, kinds, pool.submit(rows, shard_scenes, poses)))
+                reposed = reposed_plans(shard_scenes, anchors, config)
+                verdicts = pool.submit(rows, shard_scenes, poses, reposed)
+                waiting.append(_AtTheJudges(path, rows, shard_scenes, poses, kinds, reposed, verdicts))
                 last = rows is missing[-1][0]
                 while waiting and (last or len(waiting) > 2 * config.workers):
                     shard = waiting.popleft()
-                    _save_shard(shard)
+                    _save_shard(shard, config)
                     done += len(shard.rows)
                     on_progress(Progress("reward: score plans", done, len(scenes)))
     parts = [part for part in map(load_shard, paths) if part is not None and len(part.rows)]
@@ -172,39 +194,105 @@ def plans_to_score(
     return np.stack(all_poses).astype(np.float32), np.stack(all_kinds)
 
 
+def reposed_plans(scenes: Sequence[Scene], anchors: Array, config: CollectConfig) -> list[list[ReposedPlans]]:
+    """Plans from other starts, of each scene as many as asked for that touch nothing; drawn from NumPy's generator."""
+    rng = np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002 - seeded by the caller's `seed_step`.
+    plans: list[list[ReposedPlans]] = []
+    for scene in scenes:
+        starts = []
+        for number in range(config.reposed_starts):
+            letter = chr(ord("a") + number)
+            offsets = (draw_start_offset(rng) for _ in range(STARTS_TRIED))
+            offset = next((o for o in offsets if stands_clear(repose(scene, o, letter))), None)
+            if offset is None:
+                continue
+            speed_mps = float(scene.now.ego_velocity_mps[0])
+            poses = plans_from_start(human_plan(scene), offset, speed_mps, anchors, config.plans_per_reposed_start, rng)
+            starts.append(ReposedPlans(offset, letter, poses))
+        plans.append(starts)
+    return plans
+
+
+def logged_starts(speeds_mps: Sequence[float] | Array, plans: int) -> NDArray[np.float32]:
+    """`ScoredPlans.plan_starts` [S, plans, 4] of plans that begin where their scenes do."""
+    starts = np.zeros((len(speeds_mps), plans, 4), dtype=np.float32)
+    starts[..., 3] = np.asarray(speeds_mps)[:, None]
+    return starts
+
+
 def labels_of(sub_scores: SubScores) -> NDArray[np.float16]:
     """True sub-scores as an array [..., sub-score] in the order of PREDICTED."""
     return np.stack([getattr(sub_scores, name) for name in PREDICTED], axis=-1).astype(np.float16)
 
 
-def _save_shard(shard: _AtTheJudges) -> None:
+def _save_shard(shard: _AtTheJudges, config: CollectConfig) -> None:
     verdicts = shard.verdicts.result()
     kept = [shard.rows.index(row) for row in verdicts.rows]
     numbers, states = np.zeros((len(kept), 2), np.int64), np.zeros((len(kept), 1 + LONGEST_HISTORY, 11))
     for i, start in enumerate(verdicts.starts):
         numbers[i], states[i] = start.to_arrays()
-    arrays: dict[str, NDArray[Any]] = {
-        "rows": np.array(verdicts.rows, dtype=np.int64),
+    speeds_mps = np.array([shard.scenes[i].now.ego_velocity_mps[0] for i in kept])
+    here = {
         "poses": shard.poses[kept],
         "kinds": shard.kinds[kept],
+        "valid": np.ones((len(kept), shard.poses.shape[1]), dtype=np.bool_),
+        "plan_starts": logged_starts(speeds_mps, shard.poses.shape[1]),
         "labels": labels_of(verdicts.sub_scores),
+    }
+    elsewhere = _reposed_arrays([shard.reposed[i] for i in kept], verdicts, speeds_mps, config)
+    arrays: dict[str, NDArray[Any]] = {
+        "rows": np.array(verdicts.rows, dtype=np.int64),
         "start_numbers": numbers,
         "start_states": states,
+        **{name: np.concatenate([here[name], elsewhere[name]], axis=1) for name in here},
     }
     write_atomically(shard.path, lambda beside: save_file(arrays, beside))
 
 
+def _reposed_arrays(
+    reposed: Sequence[Sequence[ReposedPlans]], verdicts: Verdicts, speeds_mps: Array, config: CollectConfig
+) -> dict[str, NDArray[Any]]:
+    """Plans from other starts as columns of `ScoredPlans`, room being kept for those that could not be scored."""
+    shape = (len(reposed), config.reposed_starts, config.plans_per_reposed_start)
+    arrays: dict[str, NDArray[Any]] = {
+        "poses": np.zeros((*shape, PLAN_POSES, 3), dtype=np.float32),
+        "kinds": np.full(shape, PLAN_KINDS.index("reposed"), dtype=np.uint8),
+        "valid": np.zeros(shape, dtype=np.bool_),
+        "plan_starts": np.zeros((*shape, 4), dtype=np.float32),
+        "labels": np.zeros((*shape, len(PREDICTED)), dtype=np.float16),
+    }
+    for row, (starts, judged) in enumerate(zip(reposed, verdicts.reposed, strict=True)):
+        for column, (plans, scores) in enumerate(zip(starts, judged, strict=True)):
+            if scores is None:
+                continue
+            arrays["poses"][row, column] = ego_to_world(plans.poses, plans.offset.pose)
+            arrays["valid"][row, column] = True
+            arrays["plan_starts"][row, column, :, :3] = plans.offset.pose
+            arrays["plan_starts"][row, column, :, 3] = plans.offset.speed_factor * speeds_mps[row]
+            arrays["labels"][row, column] = labels_of(scores)
+    columns = shape[1] * shape[2]
+    return {name: array.reshape(shape[0], columns, *array.shape[3:]) for name, array in arrays.items()}
+
+
 def load_shard(path: Path) -> ScoredPlans | None:
-    """Scored plans of one file; None where it is missing or damaged."""
+    """Scored plans of one file; None where it is missing, damaged or of another version."""
     if not path.is_file():
         return None
     try:
-        return ScoredPlans(**load_file(path))
+        arrays = load_file(path)
     except SafetensorError:  # Damaged by the disk: shards are written whole. Score it again.
         return None
+    return ScoredPlans(**arrays) if arrays.keys() == {f.name for f in fields(ScoredPlans)} else None
 
 
 def load_scored_plans(reward_run: Path) -> ScoredPlans:
-    """The plans that a finished run of this stage learned from."""
+    """The plans that a finished run of this stage learned from.
+
+    Raises:
+        RunError: they are gone, or of another version.
+    """
     parts = [part for part in map(load_shard, sorted((reward_run / "scored_plans").glob("*.safetensors"))) if part]
-    return ScoredPlans.cat([part for part in parts if len(part.rows)])
+    parts = [part for part in parts if len(part.rows)]
+    if not parts:
+        raise RunError(f"{reward_run}/scored_plans holds no plans that can be read: train the reward model again")
+    return ScoredPlans.cat(parts)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irlvla.data.maps import CityMap, load_map
+from irlvla.data.reposed import StartOffset, repose
 from irlvla.errors import SceneDataError
 from irlvla.scoring.comfort import extended_comfort, history_comfort
 from irlvla.scoring.context import ScoringContext, build_context
@@ -96,6 +97,17 @@ def two_frame_comfort(
 
 
 @dataclass(frozen=True)
+class ReposedPlans:
+    """Plans from a start that is not the logged one."""
+
+    offset: StartOffset
+    letter: str
+    """Tells the starts of one scene apart."""
+    poses: Array
+    """[G, 8, 3] in the frame of the start."""
+
+
+@dataclass(frozen=True)
 class Verdicts:
     """True scores of some scenes' plans."""
 
@@ -105,6 +117,8 @@ class Verdicts:
     """[scene, plan], human-filtered, extended comfort left out."""
     starts: list[EgoStart]
     failures: list[SceneFailure]
+    reposed: list[list[SubScores | None]]
+    """[scene][re-posed start] sub-scores [plan]; None where nothing can be scored from that start."""
 
 
 @lru_cache(maxsize=4)
@@ -123,7 +137,13 @@ def build_contexts_of(root: Path, scenes: Iterable[Scene]) -> tuple[dict[str, Sc
     return contexts, failures
 
 
-def judge(root: Path, rows: Sequence[int], scenes: Sequence[Scene], poses: NDArray[np.floating]) -> Verdicts:
+def judge(
+    root: Path,
+    rows: Sequence[int],
+    scenes: Sequence[Scene],
+    poses: NDArray[np.floating],
+    reposed: Sequence[Sequence[ReposedPlans]] = (),
+) -> Verdicts:
     """Score plans truly, in this process.
 
     Args:
@@ -131,13 +151,30 @@ def judge(root: Path, rows: Sequence[int], scenes: Sequence[Scene], poses: NDArr
         rows: Caller's number of each scene.
         scenes: As many scenes.
         poses: [scene, plan, 8, 3].
+        reposed: Of each scene, plans from other starts.
     """
     contexts, failures = build_contexts_of(root, scenes)
     kept = [i for i, scene in enumerate(scenes) if scene.token in contexts]
     known = [contexts[scenes[i].token] for i in kept]
     rollout: Rollout = simulate_plans(known, np.asarray(poses[kept], dtype=np.float64))
     scores = score_simulated(known, rollout, human_filter=True)
-    return Verdicts([rows[i] for i in kept], scores, [EgoStart.of(context) for context in known], failures)
+    elsewhere = [
+        [_judge_start(root, scenes[i], context, plans) for plans in reposed[i]] if reposed else []
+        for i, context in zip(kept, known, strict=True)
+    ]
+    return Verdicts([rows[i] for i in kept], scores, [EgoStart.of(context) for context in known], failures, elsewhere)
+
+
+def _judge_start(root: Path, scene: Scene, logged: ScoringContext, plans: ReposedPlans) -> SubScores | None:
+    start = repose(scene, plans.offset, plans.letter)
+    try:
+        context = build_context(start, _city(root, start.map_location))
+    except SceneDataError:
+        return None
+    # What the human failed from the logged start is not judged there (annotation or map is at fault), so not here.
+    context = replace(context, human_scores=logged.human_scores)
+    scores = score_simulated([context], simulate_plans([context], plans.poses[None]), human_filter=True)
+    return SubScores(**{name: values[0] for name, values in vars(scores).items()})
 
 
 class JudgePool:
@@ -154,11 +191,18 @@ class JudgePool:
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(workers, mp_context=context) if workers else None
 
-    def submit(self, rows: Sequence[int], scenes: Sequence[Scene], poses: NDArray[np.floating]) -> "Future[Verdicts]":
+    def submit(
+        self,
+        rows: Sequence[int],
+        scenes: Sequence[Scene],
+        poses: NDArray[np.floating],
+        reposed: Sequence[Sequence[ReposedPlans]] = (),
+    ) -> "Future[Verdicts]":
+        """Verdicts to come; arguments as `judge`."""
         if self._pool is not None:
-            return self._pool.submit(judge, self.root, rows, scenes, poses)
+            return self._pool.submit(judge, self.root, rows, scenes, poses, reposed)
         done: Future[Verdicts] = Future()
-        done.set_result(judge(self.root, rows, scenes, poses))
+        done.set_result(judge(self.root, rows, scenes, poses, reposed))
         return done
 
     def __enter__(self) -> "JudgePool":

@@ -31,14 +31,14 @@ class WatchConfig:
     """Alarms in a row that stop the run."""
 
 
-def within_scene_rank_correlation(predicted_SG: Array, true_SG: Array) -> float:
+def within_scene_rank_correlation(predicted_SG: Array | Sequence[Array], true_SG: Array | Sequence[Array]) -> float:
     """Mean Spearman correlation over the plans of each scene.
 
     Scenes whose plans all score the same in truth say nothing and are left out.
 
     Args:
-        predicted_SG: [S, G] predicted scores.
-        true_SG: [S, G] true scores.
+        predicted_SG: [S, G] predicted scores, or one array a scene.
+        true_SG: True scores likewise.
     Returns:
         Mean over scenes in [-1, 1]; NaN where no scene says anything. Ties share their mean rank.
     Example:

@@ -124,7 +124,7 @@ def test_runs_of_one_policy_make_one_row_over_seeds(adjacent: SceneSet, contexts
     assert text.count("\n") == 4
     assert "Δ constant velocity [95 %]" in text.splitlines()[0]
     assert "runs" in text.splitlines()[0]
-    assert render_terminal(rows).row_count == 2
+    assert [str(column.header) for column in render_terminal(rows).columns[1:]] == [row.policy for row in rows]
 
 
 def test_scene_without_a_plan_is_left_out_for_all_and_reported(

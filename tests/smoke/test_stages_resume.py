@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,19 @@ IMITATION = ImitationConfig(
     steps=6, batch_size=2, warm_up_steps=2, check_every=3, check_scenes=2, log_every=1, checkpoint_every=2, workers=0
 )
 REWARD = RewardConfig(
-    collect=CollectConfig(anchors=4, anchors_per_scene=2, perturbations_per_kind=1, policy_plans=2, workers=0),
+    collect=CollectConfig(
+        anchors=4,
+        anchors_per_scene=2,
+        perturbations_per_kind=1,
+        policy_plans=2,
+        reposed_starts=2,
+        plans_per_reposed_start=5,
+        workers=0,
+    ),
     steps=6,
     scenes_per_step=2,
     plans_per_scene=4,
+    reposed_share=0.5,
     warm_up_steps=2,
     max_entropy_weight=0.1,
     log_every=1,
@@ -160,8 +170,8 @@ def test_training_changes_the_weights_and_only_the_planner_in_ppo(runs: Path) ->
 
 def test_saved_models_load_and_plan(runs: Path) -> None:
     assert DrivingVLA.from_pretrained(runs / "ppo" / "model").config == MODEL
-    assert RewardWorldModel.from_pretrained(runs / "reward" / "model").config == MODEL
-    assert RewardWorldModel.from_pretrained(runs / "ppo" / "reward_model").config == MODEL
+    for folder in (runs / "reward" / "model", runs / "ppo" / "reward_model"):
+        assert RewardWorldModel.from_pretrained(folder).config == replace(MODEL, dropout=REWARD.dropout)
 
 
 def test_a_finished_run_is_left_alone(tiny_root: Path, runs: Path) -> None:

@@ -30,6 +30,8 @@ def scored_plans(kinds: list[str], collides: list[bool]) -> ScoredPlans:
         rows=np.zeros(1, np.int64),
         poses=np.zeros((1, count, 8, 3), np.float32),
         kinds=np.array([[PLAN_KINDS.index(kind) for kind in kinds]], dtype=np.uint8),  # type: ignore[arg-type]
+        valid=np.ones((1, count), np.bool_),
+        plan_starts=np.zeros((1, count, 4), np.float32),
         labels=labels,
         start_numbers=np.zeros((1, 2), np.int64),
         start_states=np.zeros((1, 17, 11)),
