@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from irlvla.errors import DataError
+from irlvla.files import write_text
 from irlvla.types import INSTRUCTION, PLAN_STEP_S, Array
 
 SPEED_WORDS = ("wait", "start", "stop", "slow down", "keep speed", "speed up")
@@ -133,11 +134,8 @@ def load_answers(root: Path, data_split: str, log_name: str) -> dict[str, Drivin
 def write_answers(root: Path, data_split: str, log_name: str, answers: Iterable[DrivingAnswer]) -> None:
     """Write the answers of one log beside its other data."""
     path = answers_path(root, data_split, log_name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(asdict(answer), ensure_ascii=False, separators=(",", ":")) for answer in answers]
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, "".join(line + "\n" for line in lines))
 
 
 def answers_path(root: Path, data_split: str, log_name: str) -> Path:

@@ -20,6 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from irlvla.errors import DataError
+from irlvla.files import write_bytes
 
 DEVKIT_GLOBALS = frozenset(
     {
@@ -394,6 +395,4 @@ def write_pickle(path: Path, content: Any) -> None:
     """
     buffer = io.BytesIO()
     _DevkitPickler(buffer, protocol=4).dump(content)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    write_bytes(path, buffer.getvalue())

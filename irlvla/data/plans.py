@@ -1,5 +1,6 @@
 """Plans on disk: our `plans.npz`, and NAVSIM's submission pickles."""
 
+import io
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from irlvla.data.pickles import DevkitObject, devkit_object, load_pickle, write_pickle
 from irlvla.errors import DataError
+from irlvla.files import write_bytes
 from irlvla.types import Array
 
 _TRAJECTORY = "navsim.common.dataclasses.Trajectory"
@@ -88,10 +90,9 @@ def write_plans(path: Path, tokens: Sequence[str], poses: Array, names: Sequence
     arrays: dict[str, NDArray[Any]] = {"token": np.array(tokens, dtype=np.str_), "poses": poses}
     if names is not None:
         arrays["name"] = np.array(names, dtype=np.str_)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    partial.replace(path)
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    write_bytes(path, buffer.getvalue())
 
 
 def load_submission(path: Path) -> PlanTable:

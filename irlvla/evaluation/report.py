@@ -1,7 +1,6 @@
 """The report: one HTML page that stands alone, with the results, how training went, and scenes to look at."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from irlvla.evaluation.draw import DrawnPlan, draw_camera, jpeg_data_uri, plan_c
 from irlvla.evaluation.page import PAGE
 from irlvla.evaluation.results import Results, load_results, stacked
 from irlvla.evaluation.table import SHORT_NAMES, Row, interval_text, make_rows, points
+from irlvla.files import write_text
 from irlvla.types import Array, Scene, SubScores
 
 Stage = Literal["imitation", "reward", "ppo"]
@@ -145,10 +145,7 @@ def write_report(
             log_count=len(set(results.log_names)),
         )
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.part")
-    beside.write_text(html, encoding="utf-8")
-    os.replace(beside, out)
+    write_text(out, html)
     return out
 
 

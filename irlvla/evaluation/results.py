@@ -1,9 +1,9 @@
 """What an evaluation found: every sub-score of every policy on every scene, in memory and on disk."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from irlvla.errors import DataError
+from irlvla.files import write_atomically, write_text
 from irlvla.types import SceneFailure, SubScores
 
 Array = NDArray[np.float64]
@@ -98,23 +99,18 @@ def write_results(results: Results, out: Path) -> None:
 
     The columns are those of `irlvla score`, with the log's name, the plan, and the predicted reward besides.
     """
-    out.mkdir(parents=True, exist_ok=True)
     files = []
     for scores in results.scores:
         name = f"{file_stem(scores.policy, scores.seed)}.parquet"
         table = _to_table(scores).replace_schema_metadata({STAMPS_KEY: json.dumps(dict(results.stamps)).encode()})
-        beside = out / f".{name}.part"
-        pq.write_table(table, beside)
-        os.replace(beside, out / name)
+        write_atomically(out / name, partial(pq.write_table, table))
         files.append({"policy": scores.policy, "seed": scores.seed, "file": name})
     document = {
         "stamps": dict(results.stamps),
         "policies": files,
         "failures": [asdict(failure) for failure in results.failures],
     }
-    beside = out / ".results.json.part"
-    beside.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, out / "results.json")
+    write_text(out / "results.json", json.dumps(document, indent=2) + "\n")
 
 
 def load_results(folder: Path) -> Results:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from irlvla.errors import ConfigError, DataError
+from irlvla.files import write_bytes, write_text
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -70,16 +70,15 @@ def save_checkpoint(
     """
     from safetensors.torch import save
 
-    folder.mkdir(parents=True, exist_ok=True)
     hashes = {}
     for name, text in (texts or {}).items():
-        _write_whole(folder / name, text.encode())
+        write_text(folder / name, text)
         hashes[name] = hashlib.sha256(text.encode()).hexdigest()
     # Tied weights share memory, which safetensors refuses; clones do not.
     apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-    _write_whole(folder / WEIGHTS_FILE, save(apart))
+    write_bytes(folder / WEIGHTS_FILE, save(apart))
     content = {"kind": kind, "format": FORMAT, "model": dict(settings), "sha256": hashes}
-    _write_whole(folder / CONFIG_FILE, json.dumps(content, indent=2).encode())
+    write_text(folder / CONFIG_FILE, json.dumps(content, indent=2))
 
 
 def load_checkpoint(folder: Path, kind: str) -> StoredModel:
@@ -111,12 +110,3 @@ def load_checkpoint(folder: Path, kind: str) -> StoredModel:
             raise DataError(f"{folder / name} is damaged or was edited; restore it or train again")
         texts[name] = stored.decode()
     return StoredModel(folder, settings, texts)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

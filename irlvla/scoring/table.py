@@ -18,6 +18,7 @@ from irlvla.data.plans import PlanTable, load_plans
 from irlvla.data.scenes import EARLIER_FRAME_MAX_S, SceneSet, open_scenes
 from irlvla.data.splits import Split, TwoStageGroup, load_split
 from irlvla.errors import ConfigError, DataError, SceneDataError
+from irlvla.files import write_atomically
 from irlvla.geometry import ego_to_world
 from irlvla.scoring.comfort import extended_comfort
 from irlvla.scoring.context import ScoringContext, build_contexts, code_digest
@@ -479,11 +480,8 @@ def score_plans_file(
         "numpy": np.__version__,
     }
     table = table.replace_schema_metadata(stamps)
-    partial = out.with_name(out.name + ".partial")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, partial)
-        partial.replace(out)
+        write_atomically(out, lambda beside: pq.write_table(table, beside))
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error})") from error
     return table

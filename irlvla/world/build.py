@@ -4,7 +4,6 @@ The work is cut into jobs that know each other only through files, so that it ru
 goes on where it was killed: one job a network (map, traffic, choice of drives), then one job a log.
 """
 
-import errno
 import json
 import multiprocessing
 import shutil
@@ -18,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from irlvla.data.pickles import write_pickle
 from irlvla.errors import RunError
+from irlvla.files import disk_space, write_bytes
 from irlvla.world.city import City, read_city
 from irlvla.world.drives import Drive, TrafficIndex, choose_drives, route_edges
 from irlvla.world.language import describe_drive
-from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us, write_atomically, write_log
+from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us
 from irlvla.world.map_file import MAP_VERSIONS, ORIGINS, write_map, write_map_index
 from irlvla.world.networks import sumo_home, write_network
 from irlvla.world.presets import NetworkSpec, WorldPreset
@@ -82,7 +83,7 @@ def build_world(
     # SUMO's tools run in folders of their own, so the paths they are given must not depend on the present one.
     out = Path(out).resolve()
     report = on_progress or (lambda done, total, what: None)
-    with _named_full_disk(out):
+    with disk_space(out):
         manifest = {"format": FORMAT, "seed": seed, "preset": _as_plain(asdict(preset))}
         if _claim(out, manifest):
             report(1, 1, "the world was finished before")
@@ -111,7 +112,7 @@ def build_world(
         write_splits(
             out, preset, seed, workers, on_progress=lambda done, total, split: report(done, total, f"scenes of {split}")
         )
-        write_atomically(out / MANIFEST, _manifest_text({**manifest, "finished": True}))
+        write_bytes(out / MANIFEST, _manifest_text({**manifest, "finished": True}))
         shutil.rmtree(out / WORKSHOP, ignore_errors=True)
 
 
@@ -147,20 +148,8 @@ def _claim(out: Path, manifest: dict[str, Any]) -> bool:
     if strangers:
         raise RunError(f"{out} is not empty and no world of ours (it holds {sorted(strangers)[0]}); give a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, _manifest_text({**manifest, "finished": False}))
+    write_bytes(file, _manifest_text({**manifest, "finished": False}))
     return False
-
-
-@contextmanager
-def _named_full_disk(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(
-                f"no space left for the world in {out}; free some and run the same command again, it goes on"
-            ) from error
-        raise
 
 
 @contextmanager
@@ -217,7 +206,7 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
     write_map(city, out / "maps" / spec.location / MAP_VERSIONS[spec.location] / "map.gpkg")
     drives = choose_drives(city, scenery, traffic, _log_share(preset, index), preset.frames_per_log, place_seed)
     rows = [asdict(drive) for drive in drives]
-    write_atomically(folder / "drives.json", json.dumps(rows).encode())
+    write_bytes(folder / "drives.json", json.dumps(rows).encode())
 
 
 def _log_share(preset: WorldPreset, index: int) -> int:
@@ -261,5 +250,5 @@ def _write_log_job(job: _LogJob) -> str:
     sensors.write(frames, blobs, np.random.default_rng([job.seed, job.number, 5]))
     describe_drive(job.root, spec.data_split, name, frames)
     route = city.route_roadblocks(route_edges(city, traffic, job.drive))
-    write_log(file, frame_records(frames, city, route, name, job.preset, job.seed))
+    write_pickle(file, frame_records(frames, city, route, name, job.preset, job.seed))
     return name

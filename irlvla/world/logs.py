@@ -1,10 +1,7 @@
 """Drives as NAVSIM logs: one pickled list of keyframe records each, with stable tokens."""
 
 import hashlib
-import os
-import pickle
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -319,27 +316,6 @@ def _camera_record(camera: MountedCamera, name: str, token: str, rendered: bool)
         "cam_intrinsic": camera.intrinsic.copy(),
         "distortion": np.zeros(5),
     }
-
-
-def write_log(file: Path, records: list[dict[str, Any]]) -> None:
-    """Write a log pickle so that a killed run never leaves half of one.
-
-    NumPy 2 pickles arrays under module names that the official devkit's NumPy 1 does not know, so the old names are
-    put back; in protocol 3 a global is a plain line of text.
-    """
-    content = pickle.dumps(records, protocol=3)
-    write_atomically(file, content.replace(b"cnumpy._core.", b"cnumpy.core."))
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file under its final name only once it is whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    with unfinished.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(file)
 
 
 def start_time_us(number: int) -> int:

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
+from irlvla.files import write_text
 from irlvla.world.filter import choose_scenes
-from irlvla.world.logs import write_atomically
 from irlvla.world.presets import WorldPreset
 
 SPLIT_NAMES = {"trainval": "world-train", "test": "world-test"}
@@ -53,4 +53,4 @@ def write_splits(
 
 
 def _write_yaml(file: Path, content: dict[str, Any]) -> None:
-    write_atomically(file, yaml.safe_dump(content, sort_keys=True).encode())
+    write_text(file, yaml.safe_dump(content, sort_keys=True))

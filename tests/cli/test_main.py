@@ -163,5 +163,5 @@ def test_no_room_for_the_result_is_named_and_leaves_no_half_file(alpha: Path, pl
         # A file may not grow beyond this: the nearest to a full disk that needs no rights.
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
     )
-    assert_clear_error(done, "s.parquet", "cannot be written")
+    assert_clear_error(done, "disk", "free some space")
     assert not out.exists()
