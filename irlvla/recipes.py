@@ -36,8 +36,8 @@ def tiny() -> Recipe:
         world="tiny",
         model=ModelConfig(),
         imitation=ImitationConfig(steps=700),
-        reward=RewardConfig(steps=1200),
-        ppo=PPOConfig(updates=100),
+        reward=RewardConfig(steps=1000),
+        ppo=PPOConfig(updates=120, watch=WatchConfig(scenes=96)),
     )
 
 

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from irlvla.model.driving_vla import DrivingVLA
 from irlvla.model.reward import PREDICTED, RewardWorldModel
-from irlvla.model.tokens import SceneTokens
 from irlvla.stages.optimisation import (
     WeightAverage,
     adamw,
@@ -69,10 +68,8 @@ class RewardConfig:
     unseen_log_share: float = 1 / 3
     """Share of the training logs that each head of the ensemble never learns from, so that heads differ where data are
     thin."""
-    dropout: float = 0.1
-    """Dropout in the reward world model."""
-    token_dropout: float = 0.1
-    """Share of scene tokens blanked in a step, so that no scene is learned by heart."""
+    dropout: float = 0.0
+    """Dropout in the reward world model. On held-out logs of the embedded world 0.1 gained nothing."""
     learning_rate: float = 1e-3
     """Peak of the schedule."""
     weight_decay: float = 1e-2
@@ -235,23 +232,6 @@ def heads_see_scenes(logs: Sequence[str], heads: int, seed: int, unseen_share: f
     return sees
 
 
-def blank_tokens(tokens: SceneTokens, share: float) -> SceneTokens:
-    """Set a random share of the scene tokens to zero, and of the BEV cells that plans look at."""
-
-    def blanked(tensor_BTD: Tensor) -> Tensor:
-        return tensor_BTD * (torch.rand(tensor_BTD.shape[:2], device=tensor_BTD.device) >= share)[..., None]
-
-    cells = torch.rand((len(tokens), 1, *tokens.bev_map.shape[2:]), device=tokens.bev_map.device) >= share
-    return replace(
-        tokens,
-        meta=blanked(tokens.meta),
-        bev=blanked(tokens.bev),
-        map=blanked(tokens.map),
-        objects=blanked(tokens.objects),
-        bev_map=tokens.bev_map * cells,
-    )
-
-
 def reward_losses(
     model: RewardWorldModel,
     encoded: EncodedScenes,
@@ -269,8 +249,6 @@ def reward_losses(
     labels = np.take_along_axis(scored.labels[entries], drawn[..., None], axis=1).astype(np.float32)
     rows = scored.rows[entries]
     tokens = encoded.rows(rows, device)
-    if config.token_dropout:
-        tokens = blank_tokens(tokens, config.token_dropout)
     losses = model.losses(
         poses,
         tokens,

@@ -61,7 +61,7 @@ def report_on(
         members = np.isin(scored.kinds, kinds) & scored.valid
         if not members.any():
             continue
-        alternatives = list(_alternatives(scored, members))
+        alternatives = list(alternatives_in(scored, members))
         regrets = [true[plans].max() - true[plans][score[plans].argmax()] for plans in alternatives]
         error = np.abs(score - true)[members]
         report[group] = {
@@ -86,7 +86,7 @@ def report_on(
                 "true_mean": float(true[members].mean()),
                 "mean_absolute_error": float(np.abs(score - true)[members].mean()),
                 "ensemble_deviation": float(spread[members].mean()),
-                "rank_correlation": _rank_correlation(score, true, list(_alternatives(scored, members))),
+                "rank_correlation": _rank_correlation(score, true, list(alternatives_in(scored, members))),
             }
     return report
 
@@ -95,7 +95,8 @@ Plans = tuple[int, NDArray[np.int64]]
 """Entry and columns of plans that begin at one start, hence alternatives to each other."""
 
 
-def _alternatives(scored: ScoredPlans, members: NDArray[np.bool_]) -> Iterator[Plans]:
+def alternatives_in(scored: ScoredPlans, members: NDArray[np.bool_]) -> Iterator[Plans]:
+    """The plans marked by `members` [S, G], start by start."""
     for entry in range(len(scored.rows)):
         columns = np.flatnonzero(members[entry])
         if len(columns):

@@ -160,3 +160,43 @@ def test_critic_learns_which_scene_is_worth_more(config: ModelConfig, tokens: Sc
         loss.backward()
         optimizer.step()
     torch.testing.assert_close(critic(tokens), worth, atol=0.1, rtol=0)
+
+
+def test_a_plan_without_a_start_begins_where_the_scene_does(
+    reward: RewardWorldModel, poses: torch.Tensor, tokens: SceneTokens
+) -> None:
+    start = torch.zeros(2, 6, 4)
+    start[..., 3] = tokens.ego_status[:, :1]
+    assert torch.equal(reward(poses, tokens), reward(poses, tokens, start))
+
+
+def test_the_judge_knows_where_and_how_fast_a_plan_begins(
+    reward: RewardWorldModel, poses: torch.Tensor, tokens: SceneTokens
+) -> None:
+    start = torch.zeros(2, 6, 4, requires_grad=True)
+    reward.reward(poses, tokens, start=start).sum().backward()
+    assert start.grad is not None
+    assert (start.grad.abs().sum(dim=(0, 1)) > 0).all()
+
+
+def test_a_head_learns_nothing_from_a_scene_it_does_not_see(
+    reward: RewardWorldModel, poses: torch.Tensor, tokens: SceneTokens, config: ModelConfig
+) -> None:
+    sees = torch.ones(config.reward_heads, 2, dtype=torch.bool)
+    sees[0] = False
+    losses = reward.losses(poses, tokens, {name: torch.ones(2, 6) for name in PREDICTED}, heads_see=sees)
+    torch.stack(list(losses.values())).sum().backward()
+    moved = [any(bool(p.grad.any()) for p in head.parameters() if p.grad is not None) for head in reward.heads]
+    assert moved == [False, *[True] * (config.reward_heads - 1)]
+
+
+def test_priors_differ_between_heads_and_are_never_trained(
+    reward: RewardWorldModel, poses: torch.Tensor, tokens: SceneTokens
+) -> None:
+    assert not any(name.startswith("priors") for name, _ in reward.named_parameters())
+    with torch.no_grad():
+        for parameter in reward.heads.parameters():
+            parameter.zero_()
+    outputs = reward(poses, tokens)
+    assert (outputs.std(0) > 0).all()
+    assert (outputs.std(2) > 0).all()

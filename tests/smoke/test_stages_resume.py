@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,10 +23,11 @@ from irlvla.model.driving_vla import DrivingVLA
 from irlvla.model.reward import RewardWorldModel
 from irlvla.stages.imitation import ImitationConfig, train_imitation
 from irlvla.stages.ppo import PPOConfig, train_ppo
+from irlvla.stages.proposals import PLAN_KINDS
 from irlvla.stages.refresh import RefreshConfig
 from irlvla.stages.reward import RewardConfig, train_reward
 from irlvla.stages.scenes import DataConfig
-from irlvla.stages.scored_plans import CollectConfig
+from irlvla.stages.scored_plans import CollectConfig, load_scored_plans
 from irlvla.stages.watch import WatchConfig
 
 pytestmark = pytest.mark.slow
@@ -186,6 +188,31 @@ def test_reward_report_covers_unseen_logs_and_unseen_kinds(runs: Path) -> None:
         figures = report["held_out_logs"][group]
         assert figures["best_of_n_regret"] >= 0
         assert set(figures["sub_scores"]) >= {"no_at_fault_collisions", "time_to_collision_within_bound"}
+
+
+def test_plans_from_reposed_starts_are_scored_learned_from_and_reported(runs: Path) -> None:
+    plans = load_scored_plans(runs / "reward")
+    columns = plans.kinds[0] == PLAN_KINDS.index("reposed")
+    assert columns.sum() == 10
+    assert plans.valid[:, columns].any()
+    assert plans.valid[:, ~columns].all()
+    moved = plans.plan_starts[:, columns][plans.valid[:, columns]]
+    assert (np.abs(moved[:, :3]).sum(1) > 0).all()
+    # All poses are in the logged ego frame: a plan's first half second starts where the plan does.
+    first_step_m = np.linalg.norm((plans.poses[:, :, 0, :2] - plans.plan_starts[..., :2])[plans.valid], axis=-1)
+    assert np.median(first_step_m) < 10
+    assert json.loads((runs / "reward" / "report.json").read_text())["training_logs"]["by_kind"]["reposed"]["plans"] > 0
+
+
+@pytest.mark.parametrize("stage", ["reward", "ppo"])
+def test_later_stages_log_to_tensorboard_when_asked(stage: str, tiny_root: Path, runs: Path, tmp_path: Path) -> None:
+    data, out = DataConfig(tiny_root, "test"), tmp_path / stage
+    if stage == "reward":
+        train_reward(runs / "imitation", replace(REWARD, steps=1, trackers=("tensorboard",)), data, out, seed=1)
+    else:
+        config = replace(PPO, updates=1, trackers=("tensorboard",))
+        train_ppo(runs / "imitation", runs / "reward", config, data, out, seed=1)
+    assert any(path.stat().st_size > 0 for path in out.rglob("events.out.tfevents*"))
 
 
 def test_ppo_on_the_simulator_itself_needs_no_reward_run(tiny_root: Path, runs: Path, tmp_path: Path) -> None:

@@ -156,3 +156,17 @@ def test_a_critic_outside_ppo_is_refused() -> None:
 def test_a_group_of_one_plan_is_refused() -> None:
     with pytest.raises(ConfigError, match="plans_per_scene"):
         PPOConfig(plans_per_scene=1)
+
+
+def test_the_control_arm_learns_the_same_whatever_the_reward() -> None:
+    config = replace(TOY, policy_weight=0.0, imitation_weight=1.0)
+    weights = []
+    for sign in (1.0, -1.0):
+        planner = toy_planner()
+        torch.manual_seed(1)
+        rollouts = roll_out(planner, scenes=4, plans=8, config=config)
+        advantages = sign * group_advantages(end_one_metre_to_the_left(rollouts.chain.poses), 0.05)
+        improve_policy(planner, adamw(planner, 1e-3, 0.0), rollouts, advantages, config)
+        weights.append(torch.cat([p.detach().flatten() for p in planner.parameters()]))
+    assert torch.equal(*weights)
+    assert not torch.equal(weights[0], torch.cat([p.detach().flatten() for p in toy_planner().parameters()]))

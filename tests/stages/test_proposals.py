@@ -1,14 +1,19 @@
 import numpy as np
 import pytest
 
+from irlvla.data.reposed import StartOffset
+from irlvla.geometry import ego_to_world
 from irlvla.stages.proposals import (
     anchors_for_scene,
     brake_to_stop,
+    draw_start_offset,
     drift_heading,
     follow_path,
     human_anchors,
     offset_laterally,
     perturb_human_plan,
+    plans_from_start,
+    rejoin_path,
     scale_speed,
 )
 
@@ -94,3 +99,36 @@ def test_perturbations_are_named_and_finite_even_for_a_standing_human() -> None:
     assert kinds[0] == "human"
     assert {kind: kinds.count(kind) for kind in kinds[1:]} == {"speed": 2, "brake": 2, "offset": 2, "drift": 2}
     assert np.isfinite(plans).all()
+
+
+ASIDE = StartOffset(longitudinal_m=0.5, lateral_m=-1.0, heading_rad=0.1, speed_factor=1.3)
+
+
+def test_a_start_moved_nowhere_has_the_human_plan_as_its_way_back() -> None:
+    back = rejoin_path(bend(), StartOffset(0.0, 0.0, 0.0, 1.0), speed_mps=5.0, rejoined_s=2.0)
+    np.testing.assert_allclose(back, bend(), atol=1e-9)
+
+
+def test_the_way_back_leaves_gently_and_ends_on_the_path() -> None:
+    back = ego_to_world(rejoin_path(straight(10.0), ASIDE, speed_mps=10.0, rejoined_s=2.0), ASIDE.pose)
+    assert back[0, 1] < -0.4
+    np.testing.assert_allclose(back[3:, 1:], 0.0, atol=1e-9)
+    # 30 % faster, fading over 2 s: 3 m gained, and the half metre it started ahead.
+    np.testing.assert_allclose(back[3:, 0] - straight(10.0)[3:, 0], 3.5)
+
+
+def test_a_standing_car_stays_where_it_was_put() -> None:
+    back = rejoin_path(np.zeros((8, 3)), StartOffset(-2.0, 1.0, 0.2, 0.8), speed_mps=0.0, rejoined_s=2.0)
+    np.testing.assert_allclose(back, 0.0, atol=1e-9)
+
+
+def test_starts_stay_within_a_lanes_slack_and_plans_from_them_are_as_many_as_asked() -> None:
+    rng = np.random.default_rng(0)
+    offsets = [draw_start_offset(rng) for _ in range(300)]
+    assert 1.4 < max(abs(offset.lateral_m) for offset in offsets) <= 1.5
+    assert all(0.7 <= offset.speed_factor <= 1.3 for offset in offsets)
+    anchors = np.stack([straight(v) for v in np.arange(20.0)])
+    plans = plans_from_start(straight(10.0), ASIDE, 10.0, anchors, 16, rng)
+    assert plans.shape == (16, 8, 3)
+    assert np.isfinite(plans).all()
+    assert {12.0, 13.0, 14.0} <= set(np.round(2 * plans[:4, 0, 0], 6))

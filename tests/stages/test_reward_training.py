@@ -1,5 +1,6 @@
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from scipy.stats import spearmanr
 
 from irlvla.model.reward import PREDICTED
 from irlvla.stages.proposals import PLAN_KINDS
-from irlvla.stages.reward import draw_weights, max_entropy_loss
-from irlvla.stages.reward_report import area_under_curve
+from irlvla.stages.reward import draw_weights, heads_see_scenes, max_entropy_loss
+from irlvla.stages.reward_report import alternatives_in, area_under_curve
 from irlvla.stages.scored_plans import ScoredPlans
 from irlvla.stages.watch import within_scene_rank_correlation
 
@@ -97,3 +98,28 @@ def test_rank_correlation_agrees_with_scipy_even_with_ties() -> None:
     predicted, true = rng.integers(0, 4, (5, 12)).astype(float), rng.integers(0, 3, (5, 12)).astype(float)
     expected = np.mean([spearmanr(p, t).statistic for p, t in zip(predicted, true, strict=True)])
     assert within_scene_rank_correlation(predicted, true) == pytest.approx(expected)
+
+
+def test_plans_of_reposed_starts_have_a_share_of_their_own_where_there_are_any() -> None:
+    plans = scored_plans(["policy", "anchor", "reposed", "reposed"], [False, True, True, False])
+    weights = draw_weights(plans, held_out_kinds=[], reposed_share=0.25)[0]
+    assert weights[2:].sum() == pytest.approx(0.25)
+    nothing_there = replace(plans, valid=np.array([[True, True, False, False]]))
+    np.testing.assert_allclose(draw_weights(nothing_there, [], 0.25)[0], [0.5, 0.5, 0.0, 0.0])
+
+
+def test_each_head_leaves_out_a_third_of_the_logs_and_not_the_same() -> None:
+    logs = [f"log{i // 2}" for i in range(24)]
+    sees = heads_see_scenes(logs, heads=4, seed=0)
+    assert (sees.sum(1) == 16).all()
+    assert torch.equal(sees[:, ::2], sees[:, 1::2])
+    assert len({tuple(row.tolist()) for row in sees}) == 4
+    assert torch.equal(sees, heads_see_scenes(logs, heads=4, seed=0))
+
+
+def test_plans_are_alternatives_only_to_those_of_the_same_start() -> None:
+    plans = scored_plans(["policy", "policy", "reposed", "reposed", "reposed"], [False] * 5)
+    plans.plan_starts[0, 2:4] = [0.5, 0.0, 0.0, 3.0]
+    plans.plan_starts[0, 4] = [0.0, 1.0, 0.0, 3.0]
+    groups = [columns.tolist() for _, columns in alternatives_in(plans, plans.valid)]
+    assert sorted(groups) == [[0, 1], [2, 3], [4]]

@@ -3,9 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from irlvla.data.reposed import StartOffset
 from irlvla.data.scenes import SceneSet, human_plan, open_scenes
+from irlvla.scoring.epdms import epdms
 from irlvla.scoring.score import score_frames
-from irlvla.stages.true_scores import EgoStart, JudgePool, TrueScorer, judge, plans_comfort
+from irlvla.stages.true_scores import EgoStart, JudgePool, ReposedPlans, TrueScorer, judge, plans_comfort
 from irlvla.types import SubScores
 
 
@@ -50,3 +52,22 @@ def test_judges_in_other_processes_give_the_same_verdicts_in_the_callers_order(s
     assert here.rows == there.rows == [10, 11, 12]
     for name in SubScores.names():
         np.testing.assert_array_equal(getattr(here.sub_scores, name), getattr(there.sub_scores, name))
+
+
+def test_a_start_moved_nowhere_is_judged_as_the_logged_one(scenes: SceneSet) -> None:
+    plans = plans_of(scenes)
+    nowhere = [[ReposedPlans(StartOffset(0.0, 0.0, 0.0, 1.0), "a", of_scene)] for of_scene in plans]
+    verdicts = judge(scenes.root, list(range(6)), list(scenes), plans, nowhere)
+    for row, (again,) in enumerate(verdicts.reposed):
+        assert again is not None
+        for name in SubScores.names():
+            logged = getattr(verdicts.sub_scores, name)[row]
+            np.testing.assert_allclose(getattr(again, name), logged, atol=1e-3, err_msg=name)
+
+
+def test_the_same_way_is_worth_less_from_a_crooked_start(scenes: SceneSet) -> None:
+    plans = plans_of(scenes)[:, :1]
+    crooked = [[ReposedPlans(StartOffset(0.0, 1.5, 0.5, 1.3), "a", of_scene)] for of_scene in plans]
+    verdicts = judge(scenes.root, list(range(6)), list(scenes), plans, crooked)
+    elsewhere = np.stack([epdms(again) for (again,) in verdicts.reposed if again is not None])
+    assert elsewhere.mean() < epdms(verdicts.sub_scores).mean()
