@@ -186,7 +186,8 @@ class EvaluateOptions:
     """Which drivers are compared, and on what."""
 
     drivers: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders of stage imitation or ppo, plans.npz files, or official submission files."""
+    """Run folders of stage imitation or ppo, plans.npz files, or official submission files. NAME=RUN gives a run a name
+    of its own; runs of one name with several seeds share a row."""
     data: Path
     """Data root in NAVSIM's layout."""
     out: Path
@@ -241,7 +242,8 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
         if path.suffix in {".npz", ".pkl"}:
             policies += plans_files(path)
         else:
-            learned.append(LearnedPolicy(path))
+            name, _, run = str(path).rpartition("=")
+            learned.append(LearnedPolicy(Path(run), name=name or None))
     policies += learned
     reward = None
     if options.reward is not None and learned:
