@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from cameras import camera_at
 
 from irlvla.data.maps import CityMap, load_map
 from irlvla.data.scenes import human_plan, open_scenes
@@ -18,9 +19,8 @@ from irlvla.model.driving_vla import DrivingVLA
 from irlvla.model.inputs import SceneInputs, SceneTargets, derive_answer
 from irlvla.model.language import train_tokenizer
 from irlvla.model.plan_space import PlanSpace
-from irlvla.types import HISTORY_FRAMES, Array, Camera, Frame, Scene
+from irlvla.types import HISTORY_FRAMES, Array, Frame, Scene
 
-IMAGE_SIZE = (144, 256)
 YAWS_RAD = {"CAM_F0": 0.0, "CAM_L0": 0.96, "CAM_R0": -0.96}
 
 
@@ -98,13 +98,3 @@ def _sense(frame: Frame, folder: Path) -> Frame:
     sweep = folder / f"{frame.token}.pcd"
     write_point_cloud(sweep, np.concatenate([ground, edges]))
     return replace(frame, cameras=cameras, lidar_path=sweep)
-
-
-def camera_at(name: str, yaw_rad: float, path: Path | None) -> Camera:
-    """A camera 1.6 m above ground, 1.5 m ahead of the rear axle, looking level at `yaw_rad`."""
-    cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
-    # Columns: where the camera's x (right), y (down) and z (forward) axes point in the ego frame.
-    rotation = np.array([[sin, 0.0, cos], [-cos, 0.0, sin], [0.0, -1.0, 0.0]])
-    height, width = IMAGE_SIZE
-    intrinsic = np.array([[205.0, 0.0, width / 2], [0.0, 205.0, height / 2], [0.0, 0.0, 1.0]])
-    return Camera(name, path, rotation, np.array([1.5, 0.0, 1.6]), intrinsic, np.zeros(5))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import camera_at
+from cameras import camera_at
 
 from irlvla.model.config import ModelConfig
 from irlvla.model.inputs import SceneInputs, SceneTargets
