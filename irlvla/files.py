@@ -48,12 +48,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with disk_space(path.parent):
             write(beside)
             for written in [*(p for p in beside.rglob("*") if p.is_file()), beside] if beside.is_dir() else [beside]:
-                _flush_to_disk(written)
+                flush_to_disk(written)
             if path.is_dir():
                 # A folder cannot be moved onto a full one.
                 shutil.rmtree(path)
             os.replace(beside, path)
-            _flush_to_disk(path.parent)
+            flush_to_disk(path.parent)
     except RunError:
         # The half-written file takes the very room that is missing.
         _remove(beside)
@@ -77,7 +77,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -11,10 +11,8 @@ reader finds the old or the new one, never half of one. What a step computes dep
 a resumed run repeats the lost steps exactly.
 """
 
-import errno
 import hashlib
 import json
-import os
 import platform
 import random
 import re
@@ -22,7 +20,6 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,14 +32,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from irlvla import files
 from irlvla.errors import RunError
+from irlvla.files import disk_space, flush_to_disk
 
 FREE_TO_CHANGE = frozenset({"root", "workers", "trackers", "checkpoint_every", "log_every"})
 """Settings that cannot change the weights: a run may be resumed with others, or with its data moved elsewhere."""
 
 VERSIONED_PACKAGES = ("irlvla", "torch", "transformers", "accelerate", "safetensors", "numpy", "scipy", "numba")
-
-_NO_ROOM = {errno.ENOSPC: "is full", errno.EDQUOT: "has reached its quota", errno.EFBIG: "takes no file of this size"}
 
 
 @dataclass(frozen=True)
@@ -63,75 +60,30 @@ def no_progress(progress: Progress) -> None:
     """The default `on_progress`: nobody is watching."""
 
 
-@contextmanager
-def disk_space(folder: Path) -> Iterator[None]:
-    """Turn a full disk into an error that says what to free and that nothing is lost.
-
-    Args:
-        folder: Where the writing inside the block goes.
-    Raises:
-        RunError: the disk below `folder` has no room, or the user's quota is used up.
-    """
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        code = error.errno if isinstance(error, OSError) else _os_error_number(error)
-        if code not in _NO_ROOM:
-            raise
-        raise RunError(
-            f"the disk below {folder} {_NO_ROOM[code]}: free some space, or move the run folder to a larger disk, "
-            "and give the same command again; it resumes from the last checkpoint"
-        ) from error
-
-
-def _os_error_number(error: SafetensorError) -> int | None:
-    # safetensors writes from Rust: the number is only in the text.
-    found = re.search(r"os error (\d+)", str(error))
-    return int(found.group(1)) if found else None
-
-
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file or folder beside its place, flush it to the disk, then move it there in one step.
+    """`irlvla.files.write_atomically` for callables that may write with safetensors.
 
-    Args:
-        path: Final place; an older file or folder there is replaced.
-        write: Called with the temporary path; creates a file, or a folder of files, at it.
     Raises:
         RunError: the disk is full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    _remove(beside)
-    with disk_space(path.parent):
-        write(beside)
-        for written in [*(p for p in beside.rglob("*") if p.is_file()), beside] if beside.is_dir() else [beside]:
-            _flush_to_disk(written)
-        if path.is_dir():
-            # A folder cannot be moved onto a full one; only a finished run's model is ever replaced this way.
-            shutil.rmtree(path)
-        os.replace(beside, path)
-        _flush_to_disk(path.parent)
+
+    def write_naming_the_cause(beside: Path) -> None:
+        try:
+            write(beside)
+        except SafetensorError as error:
+            # safetensors writes from Rust: the number is only in the text.
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number.group(1)), str(error)) from error
+
+    files.write_atomically(path, write_naming_the_cause)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a small JSON file atomically."""
     text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
     write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def seed_step(seed: int, step: int, stream: str = "") -> None:
@@ -271,7 +223,7 @@ class RunFolder:
             counters: JSON values the loop needs to go on.
         """
         if (self.path / "metrics.jsonl").exists():
-            _flush_to_disk(self.path / "metrics.jsonl")
+            flush_to_disk(self.path / "metrics.jsonl")
         tensors = _unshared({f"{part}/{key}": value for part, named in parts.items() for key, value in named.items()})
         header = {
             "irlvla": json.dumps(
@@ -311,7 +263,7 @@ class RunFolder:
             {"steps": steps, "wall_s": self.wall_s, "sessions": self._sessions, **plain(facts)},
         )
         write_atomically(self.model_path, save_model)
-        _remove(self.path / "checkpoint")
+        shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
         if self._trackers is not None:
             self._trackers.end_training()
 

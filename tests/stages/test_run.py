@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from irlvla.errors import RunError
-from irlvla.stages.run import RunFolder, disk_space, load_run_config, scene_batch, seed_step, write_atomically
+from irlvla.files import disk_space
+from irlvla.stages.run import RunFolder, load_run_config, scene_batch, seed_step, write_atomically
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def test_an_unfinished_earlier_stage_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
 def test_a_full_disk_says_what_to_do_and_that_the_run_resumes(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"is full: free some space.*resumes"), disk_space(tmp_path):
+    with pytest.raises(RunError, match=r"is full: free some space.*what is finished is kept"), disk_space(tmp_path):
         Path("/dev/full").write_text("x")
 
 
