@@ -65,10 +65,6 @@ class Split:
     mapping: tuple[TwoStageGroup, ...] = ()
     """Two-stage groups: (scene now, scene 0.5 s earlier, pairs of their follow-up scenes)."""
 
-    @property
-    def is_two_stage(self) -> bool:
-        return bool(self.mapping)
-
 
 def data_root(root: Path | None = None) -> Path:
     """The data root: the one given, else OPENSCENE_DATA_ROOT as NAVSIM uses it.

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irlvla import __version__
+from irlvla.checkout import checkout_commit
 from irlvla.data.scenes import SceneSet
 from irlvla.errors import ConfigError, DataError, SceneDataError
 from irlvla.evaluation.results import PolicyScores, Results, file_stem, write_results
@@ -25,7 +26,6 @@ from irlvla.scoring.context import ScoringContext
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.score import score_simulated, simulate_plans, stack_sub_scores, with_extended_comfort
-from irlvla.scoring.table import scorer_commit
 from irlvla.types import Array, Policy, Scene, SceneFailure, SubScores
 
 CHUNK_SCENES = 32
@@ -169,7 +169,7 @@ def measurement_stamps() -> dict[str, Any]:
         "traffic": "non_reactive",
         "human_filter": True,
         "irlvla": __version__,
-        "commit": scorer_commit(),
+        "commit": checkout_commit(),
         "versions": versions,
         "hardware": _hardware(),
     }

@@ -1,7 +1,6 @@
 """From a file of plans to a table of scores: `irlvla score`."""
 
 import multiprocessing
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, fields, replace
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 import irlvla
+from irlvla.checkout import checkout_commit
 from irlvla.data.plans import PlanTable, load_plans
 from irlvla.data.scenes import EARLIER_FRAME_MAX_S, SceneSet, open_scenes
 from irlvla.data.splits import Split, TwoStageGroup, load_split
@@ -95,25 +95,6 @@ class _Scored:
     """[R, 3] rear axle where each plan starts (world)."""
     now_us: NDArray[np.int64]
     """[R] time at which each plan starts."""
-
-
-def scorer_commit() -> str:
-    """Commit of the checkout this package runs from, marked where files differ from it; `unknown` outside of one."""
-    folder = Path(irlvla.__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "-C", str(folder), "status", "--porcelain", "--", "."],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return commit + ("+changes" if changed else "")
 
 
 def _sub_scores(
@@ -475,7 +456,7 @@ def score_plans_file(
         "traffic": traffic,
         "human_filter": "on" if human_filter else "off",
         "scorer": f"irlvla {irlvla.__version__}",
-        "scorer_commit": scorer_commit(),
+        "scorer_commit": checkout_commit(),
         "scorer_code": code_digest().hex(),
         "numpy": np.__version__,
     }

@@ -223,15 +223,6 @@ def segment_touches_box(ax: float, ay: float, bx: float, by: float, corners: Arr
 
 
 @kernel
-def _box_contains(corners: Array, x: float, y: float) -> bool:
-    for i in range(4):
-        j = (i + 1) % 4
-        if orientation(corners[i, 0], corners[i, 1], corners[j, 0], corners[j, 1], x, y) < 0:
-            return False
-    return True
-
-
-@kernel
 def box_touches_polygon(corners: Array, polygons: PolygonSet, polygon: int) -> bool:
     """Whether a box [4, 2] shares a point with a polygon of the set."""
     x_min, x_max = corners[:, 0].min(), corners[:, 0].max()

@@ -17,7 +17,6 @@ import platform
 import random
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
@@ -33,6 +32,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from irlvla import files
+from irlvla.checkout import checkout_commit
 from irlvla.errors import RunError
 from irlvla.files import disk_space, flush_to_disk
 
@@ -175,7 +175,9 @@ class RunFolder:
         elif path.exists() and any(p for p in path.iterdir() if not p.name.startswith(".")):
             raise RunError(f"{path} is not a run folder and not empty: give another one with --out")
         else:
-            write_json(config_path, {**wanted, "versions": _versions(), "commit": _git_commit(), "start": time.time()})
+            write_json(
+                config_path, {**wanted, "versions": _versions(), "commit": checkout_commit(), "start": time.time()}
+            )
 
     @property
     def model_path(self) -> Path:
@@ -380,20 +382,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-def _git_commit() -> str | None:
-    """Commit of the checkout this package runs from; None outside one."""
-    folder = Path(__file__).resolve().parent
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString, Point
 from shapely.geometry.base import BaseGeometry
 
+from irlvla.files import write_atomically
 from irlvla.world.city import City
 
 Array = NDArray[np.float64]
@@ -197,12 +198,13 @@ def _rows(city: City) -> Iterable[tuple[str, int, BaseGeometry, tuple[Any, ...]]
 
 def write_map(city: City, file: Path) -> None:
     """Write one city as `map.gpkg`; rows of each layer in ascending fid."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".unfinished")
-    unfinished.unlink(missing_ok=True)
+    write_atomically(file, lambda beside: _write_database(city, beside))
+
+
+def _write_database(city: City, path: Path) -> None:
     to_degrees = pyproj.Transformer.from_crs(UTM_EPSG[city.location], 4326, always_xy=True)
     rows = sorted(_rows(city), key=lambda row: (row[0], row[1]))
-    database = sqlite3.connect(unfinished)
+    database = sqlite3.connect(path)
     try:
         database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
         database.execute(f"PRAGMA user_version = {_USER_VERSION}")
@@ -251,7 +253,6 @@ def write_map(city: City, file: Path) -> None:
         database.commit()
     finally:
         database.close()
-    unfinished.replace(file)
 
 
 def write_map_index(root: Path) -> None:
