@@ -7,6 +7,7 @@ goes on where it was killed: one job a network (map, traffic, choice of drives),
 import json
 import multiprocessing
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from irlvla.errors import RunError
 from irlvla.files import disk_space, write_bytes
 from irlvla.world.city import City, read_city
 from irlvla.world.drives import Drive, TrafficIndex, choose_drives, route_edges
+from irlvla.world.faults import find_faults, label_faults
 from irlvla.world.language import describe_drive
 from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us
 from irlvla.world.map_file import MAP_VERSIONS, ORIGINS, write_map, write_map_index
@@ -112,7 +114,11 @@ def build_world(
         write_splits(
             out, preset, seed, workers, on_progress=lambda done, total, split: report(done, total, f"scenes of {split}")
         )
-        write_bytes(out / MANIFEST, _manifest_text({**manifest, "finished": True}))
+        drives = {}
+        for spec in preset.networks:
+            found = _drives(out, spec)
+            drives[spec.location] = {"chosen": len(found["drives"]), "dropped": found["dropped"]}
+        write_bytes(out / MANIFEST, _manifest_text({**manifest, "finished": True, "drives": drives}))
         shutil.rmtree(out / WORKSHOP, ignore_errors=True)
 
 
@@ -204,9 +210,13 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
     simulate_traffic(network, preset, place_seed, folder)
     city, scenery, traffic, _ = _place(out, preset, seed, index)
     write_map(city, out / "maps" / spec.location / MAP_VERSIONS[spec.location] / "map.gpkg")
-    drives = choose_drives(city, scenery, traffic, _log_share(preset, index), preset.frames_per_log, place_seed)
+    dropped: Counter[str] = Counter()
+    drives = choose_drives(
+        city, scenery, traffic, _log_share(preset, index), preset.frames_per_log, place_seed,
+        driver=preset.driver, dropped=dropped,
+    )  # fmt: skip
     rows = [asdict(drive) for drive in drives]
-    write_bytes(folder / "drives.json", json.dumps(rows).encode())
+    write_bytes(folder / "drives.json", json.dumps({"drives": rows, "dropped": dropped}).encode())
 
 
 def _log_share(preset: WorldPreset, index: int) -> int:
@@ -227,10 +237,15 @@ def _place(out: Path, preset: WorldPreset, seed: int, index: int) -> tuple[City,
     return city, scenery, read_recording(folder, preset), SensorSuite(city, scenery, preset)
 
 
+def _drives(out: Path, spec: NetworkSpec) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((_workshop(out, spec) / "drives.json").read_text())
+    return found
+
+
 def _log_jobs(out: Path, preset: WorldPreset, seed: int) -> list[_LogJob]:
     jobs = []
     for index, spec in enumerate(preset.networks):
-        rows = json.loads((_workshop(out, spec) / "drives.json").read_text())
+        rows = _drives(out, spec)["drives"]
         jobs += [_LogJob(out, preset, seed, index, 1000 * index + k, Drive(**row)) for k, row in enumerate(rows)]
     return jobs
 
@@ -249,6 +264,8 @@ def _write_log_job(job: _LogJob) -> str:
     shutil.rmtree(blobs, ignore_errors=True)
     sensors.write(frames, blobs, np.random.default_rng([job.seed, job.number, 5]))
     describe_drive(job.root, spec.data_split, name, frames)
+    if job.preset.driver == "human":
+        label_faults(job.root, spec.data_split, name, frames, find_faults(city, index, job.drive))
     route = city.route_roadblocks(route_edges(city, traffic, job.drive))
     write_pickle(file, frame_records(frames, city, route, name, job.preset, job.seed))
     return name

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+Driver = Literal["sumo", "human"]
 NetworkSource = Literal["berlin", "braunschweig", "random", "grid"]
 
 
@@ -46,6 +47,9 @@ class WorldPreset:
     network_span_m: float
     """Side of the square that is cut out of a city, or covered by a generated network."""
     jpeg_quality: int = 85
+    driver: Driver = "sumo"
+    """Who moves the vehicles: SUMO's own drivers, smoothed; or `irlvla.world.human_driver`'s people, whose lapses are
+    labelled."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
 
