@@ -18,17 +18,21 @@ from typing import Any
 
 import numpy as np
 
+from irlvla.data.language import instructions_path
 from irlvla.data.pickles import write_pickle
+from irlvla.data.scenes import open_scenes
 from irlvla.errors import RunError
 from irlvla.files import disk_space, write_bytes
 from irlvla.world.city import City, read_city
 from irlvla.world.drives import Drive, TrafficIndex, choose_drives, route_edges
 from irlvla.world.faults import find_faults, label_faults
+from irlvla.world.instructions import instruct_log
 from irlvla.world.language import describe_drive
 from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us
 from irlvla.world.map_file import MAP_VERSIONS, ORIGINS, write_map, write_map_index
 from irlvla.world.networks import sumo_home, write_network
 from irlvla.world.presets import NetworkSpec, WorldPreset
+from irlvla.world.reasons import RouteView
 from irlvla.world.scenery import Scenery, lay_out_scenery
 from irlvla.world.sensors import SensorSuite
 from irlvla.world.splits import write_splits
@@ -114,12 +118,32 @@ def build_world(
         write_splits(
             out, preset, seed, workers, on_progress=lambda done, total, split: report(done, total, f"scenes of {split}")
         )
+        if preset.instructions:
+            _instruct(out, workers, report)
         drives = {}
         for spec in preset.networks:
             found = _drives(out, spec)
             drives[spec.location] = {"chosen": len(found["drives"]), "dropped": found["dropped"]}
         write_bytes(out / MANIFEST, _manifest_text({**manifest, "finished": True, "drives": drives}))
         shutil.rmtree(out / WORKSHOP, ignore_errors=True)
+
+
+def _instruct(out: Path, workers: int, report: Progress) -> None:
+    """Instructions for the scenes of all splits, one job a log; those that are there already stay."""
+    logs = []
+    for file in sorted((out / "train_test_split").glob("*.yaml")):
+        scenes = open_scenes(out, file.stem)
+        original = [token for token in scenes.tokens if len(token) == 16]
+        for name in sorted({scenes.log_name(token) for token in original}):
+            if not instructions_path(out, scenes.split.data_split, name).is_file():
+                logs.append((file.stem, name))
+    with _processes(workers) as pools:
+        jobs = {
+            pools[number % len(pools)].submit(instruct_log, out, split, name): name
+            for number, (split, name) in enumerate(logs)
+        }
+        for done, finished in enumerate(_completed(jobs), start=1):
+            report(done, len(jobs), f"instructions for {jobs[finished]}")
 
 
 def _as_plain(value: Any) -> Any:
@@ -263,9 +287,11 @@ def _write_log_job(job: _LogJob) -> str:
     blobs = job.root / "sensor_blobs" / spec.data_split / name
     shutil.rmtree(blobs, ignore_errors=True)
     sensors.write(frames, blobs, np.random.default_rng([job.seed, job.number, 5]))
-    describe_drive(job.root, spec.data_split, name, frames)
-    if job.preset.driver == "human":
-        label_faults(job.root, spec.data_split, name, frames, find_faults(city, index, job.drive))
     route = city.route_roadblocks(route_edges(city, traffic, job.drive))
+    if job.preset.driver == "human":
+        describe_drive(job.root, spec.data_split, name, frames, RouteView(city, route))
+        label_faults(job.root, spec.data_split, name, frames, find_faults(city, index, job.drive))
+    else:
+        describe_drive(job.root, spec.data_split, name, frames)
     write_pickle(file, frame_records(frames, city, route, name, job.preset, job.seed))
     return name

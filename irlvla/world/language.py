@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from irlvla.data.language import DrivingAnswer, meta_action, write_answers
 from irlvla.geometry import world_to_ego, wrap_angle
 from irlvla.types import COMMANDS, INSTRUCTION, PLAN_POSES
-from irlvla.world.logs import KeyFrame, SceneObject
+from irlvla.world.logs import KeyFrame
+from irlvla.world.reasons import EGO_FRONT_M, RouteView, look_around, object_name, path_ahead, reason
 
 Array = NDArray[np.float64]
 
-EGO_FRONT_M = 4.05
 CORRIDOR_M = 1.9
 LIGHT_REACH_M = 50.0
 LEADER_REACH_M = 45.0
@@ -51,16 +51,26 @@ class _Surroundings:
     turn_ahead: bool
 
 
-def describe_drive(root: Path, data_split: str, name: str, frames: list[KeyFrame]) -> None:
-    """Write the answers for every keyframe of a log whose next four seconds are known."""
+def describe_drive(
+    root: Path, data_split: str, name: str, frames: list[KeyFrame], view: RouteView | None = None
+) -> None:
+    """Write the answers for every keyframe of a log whose next four seconds are known.
+
+    Args:
+        view: The drive's route, so that reasons come from the ego's own way (`irlvla.world.reasons`). Without it they
+            are guessed from what is in front, as in the worlds whose results are published.
+    """
     answers = []
     for number in range(len(frames) - PLAN_POSES):
         frame = frames[number]
-        future = np.stack([later.ego_pose for later in frames[number + 1 : number + 1 + PLAN_POSES]])
-        poses = world_to_ego(future, frame.ego_pose)
+        later = frames[number + 1 : number + 1 + PLAN_POSES]
+        poses = world_to_ego(np.stack([item.ego_pose for item in later]), frame.ego_pose)
         speed_word, path_word = meta_action(poses, frame.speed_mps)
-        reason = _reason(speed_word, path_word, _look_around(frame, poses))
-        text = f"{_EVENT[speed_word]}, {_WAY[path_word]}: {reason}."
+        if view is None:
+            why = _reason(speed_word, path_word, _look_around(frame, poses))
+        else:
+            why = reason(speed_word, path_word, frame.speed_mps, look_around(frame, later, view))
+        text = f"{_EVENT[speed_word]}, {_WAY[path_word]}: {why}."
         answers.append(DrivingAnswer(frame.token, INSTRUCTION, text, speed_word, path_word))
     write_answers(root, data_split, name, answers)
 
@@ -96,7 +106,7 @@ def _reason(speed_word: str, path_word: str, here: _Surroundings) -> str:
 
 
 def _look_around(frame: KeyFrame, poses: Array) -> _Surroundings:
-    path = _path_ahead(poses)
+    path = path_ahead(poses)
     leader, gap = "", np.inf
     pedestrian = oncoming = False
     for item in frame.objects:
@@ -111,20 +121,10 @@ def _look_around(frame: KeyFrame, poses: Array) -> _Surroundings:
             oncoming |= turned > 2.4 and -1.0 < y < 14.0 and x < 45.0 and float(np.hypot(*item.velocity_mps)) > 1.0
             at = x - item.box[3] / 2 - EGO_FRONT_M
             if beside < CORRIDOR_M and turned < 1.2 and at < min(gap, LEADER_REACH_M) and at > -1.0:
-                leader, gap = _name(item), max(0.0, at)
+                leader, gap = object_name(item), max(0.0, at)
     light, at_junction = _light_ahead(frame)
     turn_ahead = COMMANDS[frame.command] in ("left", "right")
     return _Surroundings(light, leader, float(gap), pedestrian, oncoming, at_junction, turn_ahead)
-
-
-def _path_ahead(poses: Array) -> Array:
-    """[N, 2] the driven way by increasing x, straight on where it ends."""
-    points = np.concatenate([np.zeros((1, 2)), poses[:, :2]])
-    rising = np.r_[True, np.diff(np.maximum.accumulate(points[:, 0])) > 0.05]
-    points = points[rising]
-    heading = float(np.clip(poses[-1, 2], -1.2, 1.2))
-    end = points[-1] + 60.0 * np.array([np.cos(heading), np.sin(heading)])
-    return np.concatenate([points, end[None]])
 
 
 def _light_ahead(frame: KeyFrame) -> tuple[str, bool]:
@@ -142,12 +142,3 @@ def _light_ahead(frame: KeyFrame) -> tuple[str, bool]:
             best = float(x)
             colour = {"r": "red", "R": "red", "u": "red", "y": "yellow", "Y": "yellow"}.get(letter, "green")
     return colour, best < 20.0
-
-
-def _name(item: SceneObject) -> str:
-    if item.type == "bicycle":
-        return "cyclist"
-    for word in ("truck", "bus", "van"):
-        if item.kind.startswith(word):
-            return word
-    return "car"

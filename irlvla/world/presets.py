@@ -50,6 +50,8 @@ class WorldPreset:
     driver: Driver = "sumo"
     """Who moves the vehicles: SUMO's own drivers, smoothed; or `irlvla.world.human_driver`'s people, whose lapses are
     labelled."""
+    instructions: bool = False
+    """Whether every scene of a split gets instructions with plans that obey them (`irlvla.world.instructions`)."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
 

@@ -1,5 +1,6 @@
 """A small world, built once for all tests of this folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,4 +14,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data root of preset `mini`, seed 1."""
     root = tmp_path_factory.mktemp("world") / "mini"
     build_world(PRESETS["mini"], root, seed=1, workers=2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def human_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root of a world with people at the wheel and instructions, without cameras."""
+    root = tmp_path_factory.mktemp("world") / "human"
+    preset = replace(
+        PRESETS["mini"], name="human-mini", driver="human", instructions=True, cameras=(), lidar=False, train_logs=4,
+        test_logs=4, frames_per_log=22, simulated_s=50.0, network_span_m=500.0,
+        traffic_density=10.0,
+    )  # fmt: skip
+    build_world(preset, root, seed=5, workers=2)
     return root
