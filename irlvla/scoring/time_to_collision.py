@@ -4,7 +4,15 @@ import math
 
 import numpy as np
 
-from irlvla.scoring.collision import AHEAD_RAD, BEHIND_RAD, EGO_RADIUS_M, bearing, object_radii
+from irlvla.scoring.collision import (
+    AHEAD_RAD,
+    BEHIND_RAD,
+    EGO_RADIUS_M,
+    bearing,
+    ego_bounds,
+    object_bounds,
+    object_radii,
+)
 from irlvla.scoring.drivable_area import EgoAreas
 from irlvla.scoring.footprint import Footprints
 from irlvla.simulation.kernels import kernel
@@ -55,8 +63,13 @@ def _violates(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, tra
 @kernel
 def _time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, scores: Array) -> None:
     radii = object_radii(traffic)
+    bounds = object_bounds(traffic, radii)
     for plan in range(len(scores)):
+        x_min, y_min, x_max, y_max = ego_bounds(ego, plan, _LOOK_AHEAD_STEPS[-1] * ROLLOUT_STEP_S)
         for track in range(len(radii)):
+            around = bounds[track]
+            if x_max < around[0] or y_max < around[1] or x_min > around[2] or y_min > around[3]:
+                continue
             if _violates(traffic, ego, areas, plan, track, radii[track] + EGO_RADIUS_M):
                 scores[plan] = 0.0
                 break
