@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 
 from irlvla.scoring.context import ScoringContext
+from irlvla.scoring.editions import NAVSIM_V2
 from irlvla.simulation.drivable import INTERSECTION, LANE, ROADBLOCK, Road
 from irlvla.simulation.observation import Tracks
 from irlvla.simulation.polygons import polygon_set
@@ -79,6 +80,7 @@ def scene(
     rollout = driving(speed_mps)
     return ScoringContext(
         token="0000000000000000",
+        edition=NAVSIM_V2.name,
         map_location="us-ma-boston",
         now_us=1_627_000_000_000_000,
         ego_state=rollout[0],
