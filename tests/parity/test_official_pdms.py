@@ -4,6 +4,7 @@ Beside the plans of the other parity tests there are wild ones: standing, brakin
 road, into the other direction, far too fast, weaving.
 """
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from touching import write_touched_log
+from touching import put_touching_objects
 
+from irlvla.data.pickles import load_pickle
 from irlvla.data.plans import load_plans, write_plans
 from irlvla.data.scenes import open_scenes
 from irlvla.errors import ConfigError
@@ -108,9 +110,9 @@ def test_objects_that_touch_the_ego_vehicle_at_the_start_stay_on_the_road(alpha:
     (tmp_path / "navsim_logs" / "test").mkdir(parents=True)
     (tmp_path / "maps").symlink_to(alpha / "maps")
     for log in TOUCHED_LOGS:
-        write_touched_log(
-            alpha / "navsim_logs" / "test" / f"{log}.pkl", tmp_path / "navsim_logs" / "test" / f"{log}.pkl"
-        )
+        frames = load_pickle(alpha / "navsim_logs" / "test" / f"{log}.pkl")
+        put_touching_objects(frames)
+        (tmp_path / "navsim_logs" / "test" / f"{log}.pkl").write_bytes(pickle.dumps(frames))
     official = rows_of(pq.read_table(alpha / "official_pdms_1_1_touching.parquet"))
     ours: Rows = {}
     for name in ("plans.npz", "plans_wild.npz"):
