@@ -58,7 +58,8 @@ def simulate_plans(contexts: Sequence[ScoringContext], poses: Array) -> Rollout:
     return Rollout(states)
 
 
-def _require(context: ScoringContext, edition: Edition) -> None:
+def require_edition(context: ScoringContext, edition: Edition) -> None:
+    """Refuse a context of another edition of the benchmark with a ValueError that names both."""
     if context.edition != edition.name:
         raise ValueError(f"the context of scene {context.token} is for {context.edition}, build one for {edition.name}")
 
@@ -69,7 +70,7 @@ def score_rollout(context: ScoringContext, rollouts: Array) -> SubScores:
     Raises:
         ValueError: The context is for NAVSIM v1.
     """
-    _require(context, NAVSIM_V2)
+    require_edition(context, NAVSIM_V2)
     scores = score_rollouts(context.road, context.traffic, context.lights, rollouts, context.history_states)
     share = ego_progress(scores.progress_m, scores.gate, context.pdm_progress_m, context.pdm_gate)
     return scores.with_progress(share)
@@ -81,7 +82,7 @@ def score_rollout_pdms(context: ScoringContext, rollouts: Array) -> PDMSubScores
     Raises:
         ValueError: The context is not for NAVSIM v1.
     """
-    _require(context, NAVSIM_V1)
+    require_edition(context, NAVSIM_V1)
     scores = score_rollouts_pdms(context.road, context.traffic, rollouts)
     return scores.compared(context.pdm_progress_m, context.pdm_gate)
 
