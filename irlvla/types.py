@@ -228,6 +228,24 @@ class SubScores:
         return tuple(f.name for f in fields(SubScores) if f.name != "has_earlier_frame")
 
 
+@dataclass(frozen=True)
+class PDMSubScores:
+    """The six parts of PDMS, NAVSIM v1's score, one array each, all of one shape [...], values in [0, 1]."""
+
+    no_at_fault_collisions: Array
+    drivable_area_compliance: Array
+    ego_progress: Array
+    time_to_collision_within_bound: Array
+    comfort: Array
+    driving_direction_compliance: Array
+    """Reported beside the others; it has no weight in the score."""
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """Names of the six sub-scores, in the order of the official result file."""
+        return tuple(f.name for f in fields(PDMSubScores))
+
+
 class Policy(Protocol):
     """Anything that plans: the trained driver, a baseline, a submission file.
 

@@ -133,11 +133,11 @@ class ScoreOptions:
     split: str = "test"
     """Split name: a YAML below ROOT/train_test_split, or a folder of navsim_logs."""
     metric: str = "epdms-2.2"
-    """Metric version."""
+    """Metric version: epdms-2.2, epdms-2.2-prefix (before its human filter was repaired), or pdms-1.1 (NAVSIM v1)."""
     traffic: Literal["non_reactive", "reactive"] = "non_reactive"
-    """How other road users move."""
-    human_filter: Literal["on", "off"] = "on"
-    """Whether what the human failed as well is lifted."""
+    """How other road users move; pdms-1.1 knows log replay alone."""
+    human_filter: Literal["on", "off"] | None = None
+    """Whether what the human failed as well is lifted. Without it EPDMS filters; pdms-1.1 has no such filter."""
     mapping: Path | None = None
     """Split YAML with a two-stage mapping: follow-up scenes are scored too, and the official summary rows follow."""
     workers: int = 1
@@ -159,7 +159,7 @@ def score(arguments: Sequence[str]) -> None:
             options.out,
             metric=options.metric,
             traffic=options.traffic,
-            human_filter=options.human_filter == "on",
+            human_filter=None if options.human_filter is None else options.human_filter == "on",
             mapping=options.mapping,
             workers=options.workers,
             cache=options.cache,

@@ -16,8 +16,7 @@ from irlvla.data.maps import CityMap, load_map
 from irlvla.data.scenes import SceneSet
 from irlvla.errors import SceneDataError
 from irlvla.geometry import world_to_ego
-from irlvla.scoring.epdms import epdms
-from irlvla.scoring.progress import ego_progress
+from irlvla.scoring.editions import NAVSIM_V2, Edition
 from irlvla.scoring.record_store import RecordStore
 from irlvla.scoring.rollout_scores import score_rollouts
 from irlvla.simulation.bicycle import AX, AY, HEADING, VX, VY, X, Y
@@ -45,6 +44,8 @@ class ScoringContext:
     """One scene as the scorer sees it: plain arrays, in the world frame unless said otherwise."""
 
     token: str
+    edition: str
+    """Name of the edition of the benchmark that this is the context for; see `irlvla.scoring.editions`."""
     map_location: str
     now_us: int
     """Time of the current frame."""
@@ -54,7 +55,7 @@ class ScoringContext:
     """[H, 11] the 1.5 s before now at 0.1 s (H is 14 or 15), for history comfort."""
     road: Road
     tracks: Tracks
-    """Every object over the next four seconds as logged, those included that log replay removes."""
+    """Every object over the edition's traffic steps as logged, those included that log replay removes."""
     traffic: Traffic
     """Log-replay traffic, laid out for the kernels."""
     lights: RedLights
@@ -74,7 +75,8 @@ class ScoringContext:
     human_rollout: Array
     """[41, 11] states when that is tracked; [0, 11] in a synthetic scene."""
     human_scores: SubScores
-    """Scalars: the human alone in log-replay traffic; all 1 in a synthetic scene, so that nothing is filtered."""
+    """Scalars: the human alone in log-replay traffic; all 1 in a synthetic scene and where the edition has no human
+    filter, so that nothing is filtered."""
 
     @property
     def is_synthetic(self) -> bool:
@@ -120,27 +122,31 @@ def _route(scene: Scene, city_map: CityMap) -> list[int]:
     return route
 
 
-def build_context(scene: Scene, city_map: CityMap) -> ScoringContext:
+def build_context(scene: Scene, city_map: CityMap, edition: Edition = NAVSIM_V2) -> ScoringContext:
     """Work out what scoring needs of a scene, PDM-Closed's and the human's drives included.
 
     Args:
-        scene: History, now, and at least eight future frames.
+        scene: History, now, and at least as many future frames as the edition's traffic takes.
         city_map: The city the scene lies in.
+        edition: Whose scoring the context is for.
     Raises:
-        SceneDataError: The scene has no route, too short a future, or a route the map does not know.
+        SceneDataError: The scene has no route, too short a future, or a route the map does not know, or the edition has
+            no such scenes.
     Source: navsim `MetricCacheProcessor.compute_metric_cache`; PDM-Closed's memory across scenes is left out.
     """
-    if len(scene.future) < PLAN_POSES or len(scene.history) < HISTORY_FRAMES:
+    if scene.is_synthetic and not edition.is_extended:
+        raise SceneDataError(scene.token, f"{edition.name} knows no synthetic follow-up scenes")
+    if len(scene.future) < edition.future_frames or len(scene.history) < HISTORY_FRAMES:
         raise SceneDataError(
             scene.token,
             f"has {len(scene.history)} history and {len(scene.future)} future frames, scoring needs "
-            f"{HISTORY_FRAMES} and {PLAN_POSES}",
+            f"{HISTORY_FRAMES} and {edition.future_frames}",
         )
     logged_route = _route(scene, city_map)
     now = scene.now
     ego_state = _ego_state(now)
     ego_pose = ego_state[:3]
-    following = (now, *scene.future[:PLAN_POSES])
+    following = (now, *scene.future[: edition.future_frames])
 
     route = correct_route(city_map, ego_pose, logged_route)
     lanes = lanes_of_route(city_map, route)
@@ -154,11 +160,12 @@ def build_context(scene: Scene, city_map: CityMap) -> ScoringContext:
     )
 
     lights = red_lights(following, set(lanes_of_route(city_map, logged_route)), city_map)
-    tracks = interpolate_tracks(following)
-    replay = replayed(tracks, ego_pose)
+    tracks = interpolate_tracks(following, edition.traffic_steps)
+    replay = replayed(tracks, ego_pose) if edition.clears_start else tracks
     traffic = traffic_from_boxes(replay.boxes, replay.present, replay.types, replay.first_speed_mps)
 
     proposal, pdm_poses = _pdm_closed(
+        edition,
         road,
         ego_state,
         interpolate_tracks([now]),
@@ -167,7 +174,7 @@ def build_context(scene: Scene, city_map: CityMap) -> ScoringContext:
     )
     pdm_reference = reference_of_proposal(pdm_poses, now.time_us)
     pdm_rollout = simulate(pdm_reference, ego_state)
-    pdm = score_rollouts(road, traffic, lights, pdm_rollout[None], None)
+    pdm = edition.judge(road, traffic, lights, pdm_rollout[None])
 
     human_plan, human_rollout = np.zeros((0, 3)), np.zeros((0, 11))
     human_scores = _NOTHING_FAILED
@@ -175,10 +182,12 @@ def build_context(scene: Scene, city_map: CityMap) -> ScoringContext:
         poses_world = np.stack([frame.ego_pose_world for frame in scene.future[:PLAN_POSES]])
         human_plan = world_to_ego(poses_world, now.ego_pose_world)
         human_rollout = simulate(reference_poses(human_plan[None], ego_pose, now.time_us), ego_state)[0]
+    if not scene.is_synthetic and edition.is_extended:
         human = score_rollouts(road, traffic, lights, human_rollout[None], None).with_progress(np.ones(1))
         human_scores = SubScores(*(np.squeeze(value) for value in vars(human).values()))
     return ScoringContext(
         token=scene.token,
+        edition=edition.name,
         map_location=scene.map_location,
         now_us=now.time_us,
         ego_state=ego_state,
@@ -199,15 +208,19 @@ def build_context(scene: Scene, city_map: CityMap) -> ScoringContext:
 
 
 def _pdm_closed(
-    road: Road, ego_state: Array, current: Tracks, lights: RedLights, speed_limit_mps: float | None
+    edition: Edition,
+    road: Road,
+    ego_state: Array,
+    current: Tracks,
+    lights: RedLights,
+    speed_limit_mps: float | None,
 ) -> tuple[int, Array]:
     """PDM-Closed's choice among its proposals, and that proposal's poses [41, 3]."""
-    expected = forecast(current, ego_state[:3], lights)
+    expected = forecast(current, ego_state[:3], lights, edition.traffic_steps)
     poses = proposals(road.centerline, ego_state, speed_limit_mps, expected)
-    scores = score_rollouts(road, expected.traffic, expected.lights, simulate(poses, ego_state), None)
-    best_m = (scores.progress_m * scores.gate).max()
-    share = ego_progress(scores.progress_m, scores.gate, best_m, 1.0)
-    choice = int(np.argmax(epdms(scores.with_progress(share))))
+    judged = edition.judge(road, expected.traffic, expected.lights, simulate(poses, ego_state))
+    best_m = float((judged.progress_m * judged.gate).max())
+    choice = int(np.argmax(judged.score(best_m, 1.0)))
     return choice, poses[choice]
 
 
@@ -233,9 +246,14 @@ def _file_digest(path: Path, _modified_ns: int) -> bytes:
     return _digest(path.read_bytes())
 
 
-def _cache_key(scene: Scene, city_map: CityMap) -> bytes:
+def _cache_key(scene: Scene, city_map: CityMap, edition: Edition) -> bytes:
     """Digest of all that a context is made of: a cached one can be missing, but never stale."""
-    parts = [code_digest(), _file_digest(city_map.path, city_map.path.stat().st_mtime_ns), scene.token.encode()]
+    parts = [
+        code_digest(),
+        edition.name.encode(),
+        _file_digest(city_map.path, city_map.path.stat().st_mtime_ns),
+        scene.token.encode(),
+    ]
     for frame in scene.frames:
         named = (frame.time_us, frame.roadblock_ids, frame.traffic_lights, frame.boxes.track_tokens)
         ego = (frame.ego_pose_world, frame.ego_velocity_mps, frame.ego_acceleration_mps2)
@@ -247,7 +265,7 @@ def _cache_key(scene: Scene, city_map: CityMap) -> bytes:
 Built = tuple[list[ScoringContext], list[SceneFailure]]
 
 
-def _build_some(scenes: SceneSet, cache: Path | None) -> Built:
+def _build_some(scenes: SceneSet, edition: Edition, cache: Path | None) -> Built:
     """Contexts of a few scenes in this process."""
     contexts, failures = [], []
     store = None if cache is None else RecordStore(cache)
@@ -257,12 +275,12 @@ def _build_some(scenes: SceneSet, cache: Path | None) -> Built:
                 scene = scenes[position]
                 city_map = load_map(scenes.root, scene.map_location)
                 if store is None:
-                    contexts.append(build_context(scene, city_map))
+                    contexts.append(build_context(scene, city_map, edition))
                     continue
-                key = _cache_key(scene, city_map)
+                key = _cache_key(scene, city_map, edition)
                 context = store.load(key, ScoringContext)
                 if context is None:
-                    context = build_context(scene, city_map)
+                    context = build_context(scene, city_map, edition)
                     store.write(key, context)
                 contexts.append(context)
             except SceneDataError as error:
@@ -276,6 +294,7 @@ def _build_some(scenes: SceneSet, cache: Path | None) -> Built:
 def build_contexts(
     scenes: SceneSet,
     *,
+    edition: Edition = NAVSIM_V2,
     workers: int = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -284,6 +303,7 @@ def build_contexts(
 
     Args:
         scenes: The scenes.
+        edition: Whose scoring the contexts are for.
         workers: Processes; 1 builds in this one.
         cache: Folder where contexts are kept between runs (an LMDB); an interrupted build goes on where it stopped.
             None keeps nothing.
@@ -299,7 +319,7 @@ def build_contexts(
     tasks = [scenes[start : start + _SCENES_PER_TASK] for start in range(0, len(scenes), _SCENES_PER_TASK)]
     built: list[Built] = [([], [])] * len(tasks)
     done = 0
-    for index, result in _built(tasks, min(workers, len(tasks)), cache):
+    for index, result in _built(tasks, edition, min(workers, len(tasks)), cache):
         built[index] = result
         done += len(tasks[index])
         if on_progress is not None:
@@ -308,13 +328,15 @@ def build_contexts(
     return contexts, [failure for _, failures in built for failure in failures]
 
 
-def _built(tasks: Sequence[SceneSet], workers: int, cache: Path | None) -> Iterator[tuple[int, Built]]:
+def _built(
+    tasks: Sequence[SceneSet], edition: Edition, workers: int, cache: Path | None
+) -> Iterator[tuple[int, Built]]:
     if workers <= 1:
         for index, task in enumerate(tasks):
-            yield index, _build_some(task, cache)
+            yield index, _build_some(task, edition, cache)
         return
     # Spawned, not forked: the parent may hold threads or an open store.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending = {pool.submit(_build_some, task, cache): index for index, task in enumerate(tasks)}
+        pending = {pool.submit(_build_some, task, edition, cache): index for index, task in enumerate(tasks)}
         for future in as_completed(pending):
             yield pending[future], future.result()

@@ -30,14 +30,15 @@ def _sum(values: Array) -> float:
 
 
 @kernel
-def _driving_direction(ego: Footprints, areas: EgoAreas, scores: Array) -> None:
+def _driving_direction(ego: Footprints, areas: EgoAreas, forgiven_in_intersections: bool, scores: Array) -> None:
     plans, steps = ego.speed_mps.shape
     travelled_m = np.zeros(steps)
     for plan in range(plans):
         worst_m = 0.0
         for step in range(1, steps):
             travelled_m[step] = 0.0
-            if areas.oncoming[plan, step] and not areas.center_in_intersection[plan, step]:
+            is_forgiven = forgiven_in_intersections and areas.center_in_intersection[plan, step]
+            if areas.oncoming[plan, step] and not is_forgiven:
                 dx = ego.center[plan, step, 0] - ego.center[plan, step - 1, 0]
                 dy = ego.center[plan, step, 1] - ego.center[plan, step - 1, 1]
                 travelled_m[step] = math.sqrt(dx * dx + dy * dy)
@@ -45,13 +46,13 @@ def _driving_direction(ego: Footprints, areas: EgoAreas, scores: Array) -> None:
         scores[plan] = 1.0 if worst_m < _TOLERATED_M else (0.5 if worst_m < _FORBIDDEN_M else 0.0)
 
 
-def driving_direction(ego: Footprints, areas: EgoAreas) -> Array:
+def driving_direction(ego: Footprints, areas: EgoAreas, *, forgiven_in_intersections: bool = True) -> Array:
     """Driving direction compliance [C]: 1 below 2 m of wrong-way driving in any second, 0.5 below 6 m, else 0.
 
-    Wrong way is where the center lies in no lane of the route; within intersections it is forgiven.
+    Wrong way is where the center lies in no lane of the route; within intersections NAVSIM v2 forgives it, v1 did not.
 
     Source: navsim `PDMScorer._calculate_driving_direction_compliance`.
     """
     scores = np.empty(len(ego.speed_mps))
-    _driving_direction(ego, areas, scores)
+    _driving_direction(ego, areas, forgiven_in_intersections, scores)
     return scores

@@ -7,7 +7,7 @@ from irlvla.simulation.kernels import kernel
 from irlvla.simulation.paths import path_pieces, project_near
 from irlvla.types import Array
 
-_NEGLIGIBLE_M = 5.0
+NEGLIGIBLE_M = 5.0
 
 
 @kernel
@@ -45,6 +45,6 @@ def ego_progress(progress_m: Array, gate: Array, reference_m: float, reference_g
     Source: navsim `PDMScorer._calculate_progress`.
     """
     best_m = np.maximum(progress_m * gate, reference_m * reference_gate)
-    matters = best_m > _NEGLIGIBLE_M
+    matters = best_m > NEGLIGIBLE_M
     share = np.clip(progress_m / np.where(matters, best_m, 1.0), 0.0, 1.0)
     return np.where(matters, share, 1.0)

@@ -7,10 +7,11 @@ import numpy as np
 from irlvla.data.maps import load_map
 from irlvla.data.scenes import SceneSet
 from irlvla.scoring.context import ScoringContext
+from irlvla.scoring.editions import NAVSIM_V2
 from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.progress import ego_progress
 from irlvla.scoring.rollout_scores import score_rollouts
-from irlvla.scoring.score import simulate_plans, stack_sub_scores
+from irlvla.scoring.score import require_edition, simulate_plans, stack_sub_scores
 from irlvla.simulation.reactive_traffic import TrafficStart, reactive_traffic, start_traffic
 from irlvla.types import Array, SubScores
 
@@ -36,7 +37,9 @@ def score_rollout_reactive(context: ScoringContext, start: TrafficStart, rollout
 
     Raises:
         SceneDataError: The traffic cannot be simulated.
+        ValueError: The context is for NAVSIM v1.
     """
+    require_edition(context, NAVSIM_V2)
     parts = []
     for rollout in rollouts:
         both = np.stack([context.pdm_rollout, rollout])

@@ -22,16 +22,14 @@ from irlvla.files import write_atomically
 from irlvla.geometry import ego_to_world
 from irlvla.scoring.comfort import extended_comfort
 from irlvla.scoring.context import ScoringContext, build_contexts, code_digest
+from irlvla.scoring.editions import METRICS, Edition
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.human_filter import apply_human_filter
+from irlvla.scoring.pdms import pdms
 from irlvla.scoring.reactive import human_scores_reactive, score_rollout_reactive, traffic_start
-from irlvla.scoring.score import score_rollout, simulate_plans
+from irlvla.scoring.score import score_rollout, score_rollout_pdms, simulate_plans
 from irlvla.scoring.two_stage import GroupRows, follow_up_weights, group_rows, group_tokens, stage_means
-from irlvla.types import PLAN_POSES, ROLLOUT_STATES, Array, SubScores
-
-METRICS = ("epdms-2.2", "epdms-2.2-prefix")
-"""`epdms-2.2` is the devkit's v2.2 with the repaired human filter. Before the repair the filter changed the printed
-sub-scores but not the score made of them; `epdms-2.2-prefix` reproduces that, for tables printed at that time."""
+from irlvla.types import ROLLOUT_STATES, Array, PDMSubScores, SubScores
 
 TRAFFIC = ("non_reactive", "reactive")
 """Log replay, or vehicles that follow their lane and brake for the plan they meet."""
@@ -48,16 +46,32 @@ class _Method:
 
     metric: str
     traffic: str
-    human_filter: bool
+    human_filter: bool | None
+    """None filters as the metric's edition of the benchmark does."""
     cache: Path | None
     keeps_rollouts: bool = False
     """Whether rollouts come back, for what compares scenes of different logs."""
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
-            raise ConfigError(f"unknown metric {self.metric!r}; this scorer computes {' and '.join(METRICS)}")
+            raise ConfigError(f"unknown metric {self.metric!r}; this scorer computes {', '.join(METRICS)}")
         if self.traffic not in TRAFFIC:
             raise ConfigError(f"unknown traffic {self.traffic!r}; use --traffic {' or '.join(TRAFFIC)}")
+        if not self.edition.is_extended and self.traffic == "reactive":
+            raise ConfigError(
+                f"{self.metric} replays the log in one stage; leave out --mapping and --traffic reactive, or name an "
+                "EPDMS metric"
+            )
+        if not self.edition.is_extended and self.human_filter:
+            raise ConfigError(f"{self.metric} has no human filter; leave out --human-filter on")
+
+    @property
+    def edition(self) -> Edition:
+        return METRICS[self.metric]
+
+    @property
+    def filters(self) -> bool:
+        return self.edition.is_extended and self.human_filter is not False
 
     def score(self, raw: SubScores, filtered: SubScores) -> Array:
         return epdms(raw if self.metric == "epdms-2.2-prefix" else filtered)
@@ -82,9 +96,9 @@ class _Scored:
 
     rows: NDArray[np.int64]
     raw: Array
-    """[R, 9] sub-scores, NaN where there is none."""
+    """[R, K] the edition's sub-scores, NaN where there is none."""
     filtered: Array
-    """[R, 9]"""
+    """[R, K]"""
     score: Array
     """[R]"""
     reasons: tuple[str, ...]
@@ -104,12 +118,12 @@ def _sub_scores(
     if method.traffic == "non_reactive":
         return score_rollout(context, rollouts), context.human_scores
     start = traffic_start(scenes, context)
-    human = human_scores_reactive(context, start) if method.human_filter else context.human_scores
+    human = human_scores_reactive(context, start) if method.filters else context.human_scores
     return score_rollout_reactive(context, start, rollouts), human
 
 
 def _score_task(task: _Task, method: _Method) -> _Scored:
-    contexts, failures = build_contexts(task.scenes, cache=method.cache)
+    contexts, failures = build_contexts(task.scenes, edition=method.edition, cache=method.cache)
     failed = {failure.token: failure.reason for failure in failures}
     count = len(task.rows)
     by_token: dict[str, list[int]] = {}
@@ -117,13 +131,18 @@ def _score_task(task: _Task, method: _Method) -> _Scored:
         by_token.setdefault(token, []).append(plan)
     first = {pair: plan for plan, pair in reversed(list(enumerate(zip(task.tokens, task.names, strict=True))))}
 
-    raw, filtered, score = np.full((count, 9), np.nan), np.full((count, 9), np.nan), np.full(count, np.nan)
+    raw, filtered, score = _no_figures(count, method.edition)
     ego_poses, now_us = np.zeros((count, 3)), np.zeros(count, dtype=np.int64)
     kept = np.zeros((count if method.keeps_rollouts else 0, ROLLOUT_STATES, 11))
     rollouts: dict[str, Array] = {}
     for token, context in contexts.items():
         plans = by_token[token]
         rollouts[token] = simulate_plans([context], task.poses[plans][None]).states_world[0]
+        if not method.edition.is_extended:
+            pdm_scores = score_rollout_pdms(context, rollouts[token])
+            raw[plans] = filtered[plans] = _columns(pdm_scores)
+            score[plans] = pdms(pdm_scores)
+            continue
         try:
             scores, human = _sub_scores(task.scenes, context, rollouts[token], method)
         except SceneDataError as error:
@@ -139,7 +158,7 @@ def _score_task(task: _Task, method: _Method) -> _Scored:
                     rollout = rollouts[earlier][by_token[earlier].index(partner)]
                     comfort[i], has_earlier[i] = extended_comfort(rollouts[token][i], rollout, dt_s), True
         scores = _with_comfort(scores, comfort, has_earlier)
-        lifted = apply_human_filter(scores, human) if method.human_filter else scores
+        lifted = apply_human_filter(scores, human) if method.filters else scores
         raw[plans], filtered[plans] = _columns(scores), _columns(lifted)
         score[plans] = method.score(scores, lifted)
         ego_poses[plans], now_us[plans] = context.ego_state[:3], context.now_us
@@ -149,30 +168,37 @@ def _score_task(task: _Task, method: _Method) -> _Scored:
     return _Scored(task.rows, raw, filtered, score, reasons, kept, ego_poses, now_us)
 
 
+def _no_figures(count: int, edition: Edition) -> tuple[Array, Array, Array]:
+    """Raw and filtered sub-scores [count, K] and scores [count] of plans that have none yet."""
+    shape = count, len(edition.sub_scores)
+    return np.full(shape, np.nan), np.full(shape, np.nan), np.full(count, np.nan)
+
+
 def _with_comfort(scores: SubScores, comfort: Array, has_earlier: NDArray[np.bool_]) -> SubScores:
     values = {f.name: getattr(scores, f.name) for f in fields(SubScores)}
     return SubScores(**values | {"two_frame_extended_comfort": comfort, "has_earlier_frame": has_earlier})
 
 
-def _columns(scores: SubScores) -> Array:
-    columns = np.stack([getattr(scores, name) for name in SubScores.names()], axis=-1)
-    columns[~scores.has_earlier_frame, -1] = np.nan
+def _columns(scores: SubScores | PDMSubScores) -> Array:
+    columns = np.stack([getattr(scores, name) for name in scores.names()], axis=-1)
+    if isinstance(scores, SubScores):
+        columns[~scores.has_earlier_frame, -1] = np.nan
     return columns
 
 
 def _from_columns(columns: Array) -> SubScores:
-    """Inverse of `_columns`."""
+    """Inverse of `_columns` for EPDMS."""
     has_earlier = ~np.isnan(columns[:, -1])
     values = dict(zip(SubScores.names(), columns.T, strict=True))
     values["two_frame_extended_comfort"] = np.where(has_earlier, columns[:, -1], 0.0)
     return SubScores(**values, has_earlier_frame=has_earlier)
 
 
-def _open_split(root: Path, name: str) -> SceneSet:
+def _open_split(root: Path, name: str, edition: Edition) -> SceneSet:
     """The split's scenes, cut to what scoring reads of the future where that leaves their windows in place."""
     split: Split = load_split(root, name)
     keeps_windows = split.scene_filter.frame_interval is not None
-    return open_scenes(root, split, num_future_frames=PLAN_POSES if keeps_windows else None)
+    return open_scenes(root, split, num_future_frames=edition.future_frames if keeps_windows else None)
 
 
 def _tasks(scenes: SceneSet, plans: PlanTable) -> Iterator[_Task]:
@@ -218,15 +244,17 @@ def _score_all(
     """Scores of all plans, in their order."""
     count = len(plans)
     unread = {failure.token: failure.reason for failure in scenes.failures}
+    frames = scenes.split.scene_filter.num_future_frames
+    missing = f"split {scenes.split.name!r} has no such scene with {frames} frames after it"
     reasons = [
         "the plan holds NaN or infinite poses"
         if not is_finite
         else ""
         if token in scenes
-        else unread.get(token, f"split {scenes.split.name!r} has no such scene")
+        else unread.get(token, missing)
         for token, is_finite in zip(plans.tokens, plans.valid, strict=True)
     ]
-    raw, filtered, score = np.full((count, 9), np.nan), np.full((count, 9), np.nan), np.full(count, np.nan)
+    raw, filtered, score = _no_figures(count, method.edition)
     ego_poses, now_us = np.zeros((count, 3)), np.zeros(count, dtype=np.int64)
     rollouts = np.zeros((count if method.keeps_rollouts else 0, ROLLOUT_STATES, 11))
     done = sum(bool(reason) for reason in reasons)
@@ -243,10 +271,11 @@ def _score_all(
     return _Scored(np.arange(count), raw, filtered, score, tuple(reasons), rollouts, ego_poses, now_us)
 
 
-def _table(tokens: Sequence[str], names: Sequence[str], scored: _Scored) -> pa.Table:
+def _table(tokens: Sequence[str], names: Sequence[str], scored: _Scored, edition: Edition) -> pa.Table:
     columns: dict[str, Any] = {"token": pa.array(tokens, pa.string()), "name": pa.array(names, pa.string())}
-    for suffix, values in (("", scored.filtered), ("_raw", scored.raw)):
-        for column, name in enumerate(SubScores.names()):
+    written = [("", scored.filtered)] + ([("_raw", scored.raw)] if edition.is_extended else [])
+    for suffix, values in written:
+        for column, name in enumerate(edition.sub_scores):
             columns[name + suffix] = pa.array(values[:, column], from_pandas=True)
     columns["score"] = pa.array(scored.score, from_pandas=True)
     columns["valid"] = pa.array([not reason for reason in scored.reasons], pa.bool_())
@@ -260,7 +289,7 @@ def score_plans(
     *,
     metric: str = "epdms-2.2",
     traffic: str = "non_reactive",
-    human_filter: bool = True,
+    human_filter: bool | None = None,
     workers: int = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -271,20 +300,21 @@ def score_plans(
         scenes: Scenes the plans are for.
         plans: Any number of plans per scene.
         metric: One of METRICS.
-        traffic: One of TRAFFIC.
-        human_filter: Lift what the human driver failed as well.
+        traffic: One of TRAFFIC; `pdms-1.1` knows log replay alone.
+        human_filter: Lift what the human driver failed as well; None does where the metric has such a filter, which
+            `pdms-1.1` has not.
         workers: Processes.
         cache: Folder where scoring contexts are kept; None keeps none.
         on_progress: Called with (plans done, plans in all).
     Returns:
-        One row a plan, in order: `token`, `name`, the nine sub-scores under the official names, the same with `_raw`
-        (before the human filter), `score`, `valid`, `reason`. A row that is not valid has nulls for figures; extended
-        comfort is null where the frame 0.5 s earlier has no plan of the same name.
+        One row a plan, in order: `token`, `name`, the metric's sub-scores under the official names, for EPDMS the same
+        with `_raw` (before the human filter), `score`, `valid`, `reason`. A row that is not valid has nulls for
+        figures; extended comfort is null where the frame 0.5 s earlier has no plan of the same name.
     Raises:
-        ConfigError: Unknown metric or traffic.
+        ConfigError: Unknown metric or traffic, or ones that do not go together.
     """
     method = _Method(metric, traffic, human_filter, cache)
-    return _table(plans.tokens, plans.names, _score_all(scenes, plans, method, workers, on_progress))
+    return _table(plans.tokens, plans.names, _score_all(scenes, plans, method, workers, on_progress), method.edition)
 
 
 def score_two_stage(
@@ -292,7 +322,7 @@ def score_two_stage(
     plans: PlanTable,
     *,
     metric: str = "epdms-2.2",
-    human_filter: bool = True,
+    human_filter: bool | None = None,
     workers: int = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -309,18 +339,18 @@ def score_two_stage(
         rows of a pair get its value. A scene that the mapping does not pair has no score; a summary that lacks a scene
         has none either, and says which.
     Raises:
-        ConfigError: Unknown metric.
+        ConfigError: Unknown metric, or one that has no second stage.
         DataError: The split maps no group that has a scene in the set, a group without follow-up scenes, or frames
             that are no neighbours.
     Source: navsim `run_pdm_score.py`, `SceneAggregator`.
     """
+    method = _Method(metric, "reactive", human_filter, cache, keeps_rollouts=True)
     groups = [group for group in scenes.split.mapping if group[0] in scenes or group[1] in scenes]
     if not groups:
         raise DataError(f"split {scenes.split.name!r} maps no two-stage group (`reactive_all_mapping`) of its scenes")
     for now, _, pairs in groups:
         if not pairs:
             raise DataError(f"split {scenes.split.name!r} maps no follow-up scene to {now}; take it out of the mapping")
-    method = _Method(metric, "reactive", human_filter, cache, keeps_rollouts=True)
     scored = _score_all(scenes, plans, method, workers, on_progress)
     reasons, weights = list(scored.reasons), np.full(len(plans), np.nan)
     comfort = np.full(len(plans), np.nan)
@@ -358,7 +388,8 @@ def score_two_stage(
         names += [name] * 3
         reasons += [missing] * 3
         stages += ["one", "two", "combined"]
-    table = _table(tokens, names, replace(scored, raw=raw, filtered=filtered, score=score, reasons=tuple(reasons)))
+    summed = replace(scored, raw=raw, filtered=filtered, score=score, reasons=tuple(reasons))
+    table = _table(tokens, names, summed, method.edition)
     table = table.append_column("stage", pa.array(stages, pa.string()))
     return table.append_column("weight", pa.array(weights, from_pandas=True))
 
@@ -405,7 +436,7 @@ def score_plans_file(
     *,
     metric: str = "epdms-2.2",
     traffic: str = "non_reactive",
-    human_filter: bool = True,
+    human_filter: bool | None = None,
     mapping: Path | None = None,
     workers: int = 1,
     cache: Path | None = None,
@@ -424,12 +455,13 @@ def score_plans_file(
     Returns:
         The table as written.
     Raises:
-        ConfigError: Unknown metric or traffic.
+        ConfigError: Unknown metric or traffic, or options that do not go together.
         DataError: Data root, split, mapping, plans or output folder cannot be used.
     """
+    method = _Method(metric, traffic if mapping is None else "reactive", human_filter, cache)
     if mapping is None:
         table = score_plans(
-            _open_split(root, split),
+            _open_split(root, split, method.edition),
             load_plans(plans),
             metric=metric,
             traffic=traffic,
@@ -439,7 +471,6 @@ def score_plans_file(
             on_progress=on_progress,
         )
     else:
-        traffic = "reactive"
         table = score_two_stage(
             _open_two_stage(root, split, mapping),
             load_plans(plans),
@@ -453,8 +484,8 @@ def score_plans_file(
         "metric": metric,
         "split": split,
         "stage": "one" if mapping is None else "two",
-        "traffic": traffic,
-        "human_filter": "on" if human_filter else "off",
+        "traffic": method.traffic,
+        "human_filter": "on" if method.filters else "off",
         "scorer": f"irlvla {irlvla.__version__}",
         "scorer_commit": checkout_commit(),
         "scorer_code": code_digest().hex(),

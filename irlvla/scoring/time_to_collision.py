@@ -20,8 +20,6 @@ from irlvla.simulation.polygons import boxes_touch
 from irlvla.simulation.traffic import Traffic
 from irlvla.types import ROLLOUT_STEP_S, Array
 
-_STEPS_CHECKED = 32
-"""Steps 0 ... 31 (3.1 s): the look-ahead must end within the rollout."""
 _LOOK_AHEAD_STEPS = (0, 3, 6, 9)
 _STANDING_MPS = 5e-3
 
@@ -29,7 +27,9 @@ _STANDING_MPS = 5e-3
 @kernel
 def _violates(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, track: int, reach_m: float) -> bool:
     shifted = np.empty((4, 2))
-    for step in range(_STEPS_CHECKED):
+    # The look-ahead ends where traffic does: traffic as long as the rollout leaves the last 0.9 s unchecked.
+    steps = min(ego.speed_mps.shape[1], traffic.present.shape[1] - _LOOK_AHEAD_STEPS[-1])
+    for step in range(steps):
         speed = ego.speed_mps[plan, step]
         if speed < _STANDING_MPS:
             continue
@@ -78,7 +78,8 @@ def _time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, score
 def time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas) -> Array:
     """Time to collision within bound [C]: 0 where going straight on would hit something ahead, else 1.
 
-    Beside the ego vehicle counts as ahead while it stands between lanes, off the road or in an intersection.
+    Beside the ego vehicle counts as ahead while it stands between lanes, off the road or in an intersection. Every step
+    counts whose look-ahead ends within the traffic given.
 
     Source: navsim `PDMScorer._calculate_ttc`.
     """

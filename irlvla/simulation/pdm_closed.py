@@ -73,13 +73,14 @@ def _nearest(tracks: Tracks, ego_center: Array) -> NDArray[np.int64]:
     return np.concatenate(kept)
 
 
-def forecast(current: Tracks, ego_pose_world: Array, lights: RedLights) -> Forecast:
+def forecast(current: Tracks, ego_pose_world: Array, lights: RedLights, steps: int = ROLLOUT_STATES) -> Forecast:
     """Extrapolate the objects of the current frame.
 
     Args:
         current: Objects of the current frame; only step 0 of their boxes and velocities is read.
         ego_pose_world: [3] rear axle.
         lights: Lane connectors of the corrected route that are red now.
+        steps: How far to look ahead, at 0.1 s a step, now included.
     Source: navsim `PDMObservation.update`; its memory of objects touched in earlier scenes is left out.
     """
     ego_box = ego_boxes(ego_pose_world)
@@ -92,9 +93,9 @@ def forecast(current: Tracks, ego_pose_world: Array, lights: RedLights) -> Forec
     is_reversing = np.abs(wrap_angle(heading - np.arctan2(velocity[:, 1], velocity[:, 0]))) >= np.pi / 2
     course = np.where(is_reversing, wrap_angle(heading + np.pi), heading)
     moving = np.stack([np.cos(course) * speed, np.sin(course) * speed], axis=-1)
-    sampled_s = np.arange(0, ROLLOUT_STATES, _FORECAST_EVERY_STEPS) * ROLLOUT_STEP_S
+    sampled_s = np.arange(0, steps, _FORECAST_EVERY_STEPS) * ROLLOUT_STEP_S
     corners = box_corners(boxes)[:, None] + (sampled_s[:, None] * moving[:, None])[:, :, None]
-    held = np.arange(ROLLOUT_STATES) // _FORECAST_EVERY_STEPS
+    held = np.arange(steps) // _FORECAST_EVERY_STEPS
     sampled = traffic_from_corners(
         corners[apart],
         np.ones((int(apart.sum()), len(sampled_s)), dtype=np.bool_),

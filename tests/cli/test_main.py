@@ -107,6 +107,40 @@ def test_score_writes_one_row_a_plan_in_input_order(alpha: Path, plans: Path, tm
     assert b"epdms-2.2" in b"".join(table.schema.metadata.values())
 
 
+def test_score_for_navsim_v1_writes_its_own_columns(alpha: Path, plans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s.parquet"
+    done = run(
+        "score", "--data", alpha, "--plans", plans, "--metric", "pdms-1.1", "--human-filter", "off", "--out", out
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mean score" in done.stdout
+    table = pq.read_table(out)
+    assert table.column("token").to_pylist() == list(load_plans(plans).tokens)
+    assert {"comfort", "driving_direction_compliance", "score"} <= set(table.column_names)
+    assert not {"lane_keeping", "history_comfort", "comfort_raw"} & set(table.column_names)
+    assert all(table.column("valid").to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("pdms-1.1", "--human-filter", "on"), "--human-filter on"),
+        (("pdms-1.1", "--traffic", "reactive"), "--traffic reactive"),
+        (("pdms-1.1", "--mapping", "split.yaml"), "--mapping"),
+        (("pdms-1",), "pdms-1.1"),
+    ],
+)
+def test_metric_and_options_are_checked_before_anything_is_read(
+    options: tuple[str, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = [str(tmp_path / name) for name in ("data", "plans.npz", "out.parquet")]
+    asked = ["score", "--data", nothing[0], "--plans", nothing[1], "--out", nothing[2], "--metric", *options]
+    assert main(asked) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert "Traceback" not in error
+
+
 def test_missing_map_is_named(alpha: Path, plans: Path, tmp_path: Path) -> None:
     for file in (alpha / "maps").rglob("map.gpkg"):
         file.unlink()

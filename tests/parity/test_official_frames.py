@@ -92,7 +92,7 @@ def test_score_before_the_filter_was_repaired_is_that_of_the_raw_sub_scores(
     assert not before["score"].equals(repaired["score"])
 
 
-@pytest.mark.parametrize("options", [{"metric": "pdms-1.1"}, {"metric": "epdms"}, {"traffic": "parked"}])
+@pytest.mark.parametrize("options", [{"metric": "pdms-1.0"}, {"metric": "epdms"}, {"traffic": "parked"}])
 def test_unknown_metric_and_traffic_are_refused(options: dict[str, str], beta: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=next(iter(options.values()))):
         score_plans_file(beta, "test", beta / "plans_adjacent_frames.npz", tmp_path / "x.parquet", **options)
