@@ -1,32 +1,37 @@
 """From a file of plans to a table of scores: `irlvla score`."""
 
-import multiprocessing
+import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import shapely
 from numpy.typing import NDArray
 
 import irlvla
-from irlvla.checkout import checkout_commit
+from irlvla.checkout import checkout_commit, command_line, scorer_digest
+from irlvla.data.maps import map_versions
 from irlvla.data.plans import PlanTable, load_plans
 from irlvla.data.scenes import EARLIER_FRAME_MAX_S, SceneSet, open_scenes
 from irlvla.data.splits import Split, TwoStageGroup, load_split
 from irlvla.errors import ConfigError, DataError, SceneDataError
-from irlvla.files import write_atomically
 from irlvla.geometry import ego_to_world
 from irlvla.scoring.comfort import extended_comfort
-from irlvla.scoring.context import ScoringContext, build_contexts, code_digest
+from irlvla.scoring.context import ScoringContext, build_contexts, describe_scenes
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.reactive import human_scores_reactive, score_rollout_reactive, traffic_start
+from irlvla.scoring.record_store import RecordStore
 from irlvla.scoring.score import score_rollout, simulate_plans
+from irlvla.scoring.table_file import SUMMARY_TOKENS, write_table
 from irlvla.scoring.two_stage import GroupRows, follow_up_weights, group_rows, group_tokens, stage_means
+from irlvla.scoring.workers import Workers, check_workers, run_tasks
 from irlvla.types import PLAN_POSES, ROLLOUT_STATES, Array, SubScores
 
 METRICS = ("epdms-2.2", "epdms-2.2-prefix")
@@ -35,9 +40,6 @@ sub-scores but not the score made of them; `epdms-2.2-prefix` reproduces that, f
 
 TRAFFIC = ("non_reactive", "reactive")
 """Log replay, or vehicles that follow their lane and brake for the plan they meet."""
-
-SUMMARY_TOKENS = ("extended_pdm_score_stage_one", "extended_pdm_score_stage_two", "extended_pdm_score_combined")
-"""Rows that sum a two-stage table up, under the official names."""
 
 _SCENES_PER_TASK = 16
 
@@ -122,6 +124,8 @@ def _score_task(task: _Task, method: _Method) -> _Scored:
     kept = np.zeros((count if method.keeps_rollouts else 0, ROLLOUT_STATES, 11))
     rollouts: dict[str, Array] = {}
     for token, context in contexts.items():
+        # A frame is compared with the one before it; older rollouts only take memory.
+        rollouts = {before: rollouts[before] for before in rollouts if before == task.scenes.earlier_token(token)}
         plans = by_token[token]
         rollouts[token] = simulate_plans([context], task.poses[plans][None]).states_world[0]
         try:
@@ -179,7 +183,7 @@ def _tasks(scenes: SceneSet, plans: PlanTable) -> Iterator[_Task]:
     rows_of: dict[str, list[int]] = {}
     for row in np.flatnonzero(plans.valid).tolist():
         rows_of.setdefault(plans.tokens[row], []).append(row)
-    wanted = scenes.subset(token for token in rows_of if token in scenes)
+    wanted = scenes.subset(token for token in rows_of if token in scenes).detached()
     tokens = wanted.tokens
     start = 0
     for stop in range(1, len(tokens) + 1):
@@ -197,22 +201,46 @@ def _tasks(scenes: SceneSet, plans: PlanTable) -> Iterator[_Task]:
             start = stop
 
 
-def _scored(tasks: Sequence[_Task], workers: int, method: _Method) -> Iterator[_Scored]:
-    if workers <= 1 or len(tasks) <= 1:
+def _task_key(task: _Task, method: _Method) -> bytes:
+    """Digest of all that a task's scores are made of; files count by their time and size."""
+    hasher = hashlib.blake2b(scorer_digest(), digest_size=20)
+    versions = np.__version__, shapely.__version__, task.scenes.split.scene_filter, replace(method, cache=None)
+    for part in (*versions, *map_versions(task.scenes.root), *task.scenes.versions(), task.tokens, task.names):
+        hasher.update(repr(part).encode())
+    hasher.update(task.rows.tobytes() + repr(task.poses.shape).encode() + np.ascontiguousarray(task.poses).tobytes())
+    return hasher.digest()
+
+
+def _scored(tasks: Sequence[_Task], workers: Workers, method: _Method, parts: Path | None) -> Iterator[_Scored]:
+    """What became of each task, in any order; what an earlier call has left in `parts` first."""
+    workers = check_workers(workers)
+    if method.cache is not None:
+        method = replace(method, cache=method.cache.absolute())
+    waiting, keys = list(tasks), list[bytes]()
+    store = None if parts is None else RecordStore(parts)
+    if store is not None:
+        waiting = []
         for task in tasks:
-            yield _score_task(task, method)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawn) as pool:
-        for future in as_completed([pool.submit(_score_task, task, method) for task in tasks]):
-            yield future.result()
+            key = _task_key(task, method)
+            done = store.load(key, _Scored)
+            if done is None:
+                waiting.append(task)
+                keys.append(key)
+            else:
+                yield done
+    score_one = partial(_score_task, method=method)
+    for index, scored in run_tasks(score_one, waiting, workers, lambda task: describe_scenes(task.scenes)):
+        if store is not None:
+            store.write(keys[index], scored)
+        yield scored
 
 
 def _score_all(
     scenes: SceneSet,
     plans: PlanTable,
     method: _Method,
-    workers: int,
+    workers: Workers,
+    parts: Path | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> _Scored:
     """Scores of all plans, in their order."""
@@ -230,7 +258,7 @@ def _score_all(
     ego_poses, now_us = np.zeros((count, 3)), np.zeros(count, dtype=np.int64)
     rollouts = np.zeros((count if method.keeps_rollouts else 0, ROLLOUT_STATES, 11))
     done = sum(bool(reason) for reason in reasons)
-    for part in _scored(list(_tasks(scenes, plans)), workers, method):
+    for part in _scored(list(_tasks(scenes, plans)), workers, method, parts):
         raw[part.rows], filtered[part.rows], score[part.rows] = part.raw, part.filtered, part.score
         ego_poses[part.rows], now_us[part.rows] = part.ego_poses, part.now_us
         if method.keeps_rollouts:
@@ -261,8 +289,9 @@ def score_plans(
     metric: str = "epdms-2.2",
     traffic: str = "non_reactive",
     human_filter: bool = True,
-    workers: int = 1,
+    workers: Workers = 1,
     cache: Path | None = None,
+    parts: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
     """Score a table of plans.
@@ -273,18 +302,21 @@ def score_plans(
         metric: One of METRICS.
         traffic: One of TRAFFIC.
         human_filter: Lift what the human driver failed as well.
-        workers: Processes.
+        workers: A number of processes, `ray` or `ray:HOST:PORT`; see `irlvla.scoring.workers`.
         cache: Folder where scoring contexts are kept; None keeps none.
+        parts: Folder where scores are kept as they come, so that the same call goes on after it was killed; None keeps
+            none. It is the caller's to remove.
         on_progress: Called with (plans done, plans in all).
     Returns:
         One row a plan, in order: `token`, `name`, the nine sub-scores under the official names, the same with `_raw`
         (before the human filter), `score`, `valid`, `reason`. A row that is not valid has nulls for figures; extended
         comfort is null where the frame 0.5 s earlier has no plan of the same name.
     Raises:
-        ConfigError: Unknown metric or traffic.
+        ConfigError: Unknown metric, traffic or kind of workers; a cluster that cannot be used.
+        RunError: Some scenes keep killing the worker that handles them.
     """
     method = _Method(metric, traffic, human_filter, cache)
-    return _table(plans.tokens, plans.names, _score_all(scenes, plans, method, workers, on_progress))
+    return _table(plans.tokens, plans.names, _score_all(scenes, plans, method, workers, parts, on_progress))
 
 
 def score_two_stage(
@@ -293,8 +325,9 @@ def score_two_stage(
     *,
     metric: str = "epdms-2.2",
     human_filter: bool = True,
-    workers: int = 1,
+    workers: Workers = 1,
     cache: Path | None = None,
+    parts: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
     """Score plans for the scenes of a two-stage split and their follow-up scenes, in reactive traffic.
@@ -302,7 +335,7 @@ def score_two_stage(
     Args:
         scenes: Scenes of a split with a mapping, follow-up scenes among them.
         plans: One plan per scene and name.
-        metric, human_filter, workers, cache, on_progress: As in `score_plans`.
+        metric, human_filter, workers, cache, parts, on_progress: As in `score_plans`.
     Returns:
         The table of `score_plans` with `stage` (`one`, `two`) and `weight` (of a scene among its siblings), and after
         it for every name the rows of SUMMARY_TOKENS. Extended comfort compares the frame pairs of the mapping, and both
@@ -321,7 +354,7 @@ def score_two_stage(
         if not pairs:
             raise DataError(f"split {scenes.split.name!r} maps no follow-up scene to {now}; take it out of the mapping")
     method = _Method(metric, "reactive", human_filter, cache, keeps_rollouts=True)
-    scored = _score_all(scenes, plans, method, workers, on_progress)
+    scored = _score_all(scenes, plans, method, workers, parts, on_progress)
     reasons, weights = list(scored.reasons), np.full(len(plans), np.nan)
     comfort = np.full(len(plans), np.nan)
     summaries = []
@@ -407,48 +440,63 @@ def score_plans_file(
     traffic: str = "non_reactive",
     human_filter: bool = True,
     mapping: Path | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
-    """Score a file of plans and write the table as Parquet, stamped with how it was made.
+    """Score a file of plans and write the table, stamped with how it was made.
+
+    While it works, what is finished lies beside `out` in a hidden folder; the same call goes on from there after it was
+    killed, and removes the folder at the end. Files and options that changed are noticed.
 
     Args:
         root: Data root.
         split: Split the plans' scenes belong to; with a mapping it names the folder of follow-up scenes.
         plans: A `plans.npz`, or an official submission.
-        out: Parquet file; appears only when it is whole.
+        out: Parquet file, or with the ending `.csv` one in the layout of the official script; appears only when it is
+            whole. See `irlvla.scoring.table_file`.
         mapping: Official split file with a `reactive_all_mapping`, its scene filter beside it: scores in two stages, in
             reactive traffic whatever `traffic` says, as officially. See `score_two_stage`.
         metric, traffic, human_filter, workers, cache, on_progress: As in `score_plans`.
     Returns:
-        The table as written.
+        The table as written, its stamps in the schema's metadata.
     Raises:
-        ConfigError: Unknown metric or traffic.
+        ConfigError: Unknown metric, traffic or kind of workers; a cluster that cannot be used.
         DataError: Data root, split, mapping, plans or output folder cannot be used.
+        RunError: The disk is full, or some scenes keep killing the worker that handles them.
     """
-    if mapping is None:
-        table = score_plans(
-            _open_split(root, split),
-            load_plans(plans),
-            metric=metric,
-            traffic=traffic,
-            human_filter=human_filter,
-            workers=workers,
-            cache=cache,
-            on_progress=on_progress,
-        )
-    else:
-        traffic = "reactive"
-        table = score_two_stage(
-            _open_two_stage(root, split, mapping),
-            load_plans(plans),
-            metric=metric,
-            human_filter=human_filter,
-            workers=workers,
-            cache=cache,
-            on_progress=on_progress,
-        )
+    parts = out.absolute().with_name(f".{out.name}.parts")
+    # Made now, so that a place that cannot be written is known before anything is scored.
+    RecordStore(parts)
+    try:
+        if mapping is None:
+            table = score_plans(
+                _open_split(root, split),
+                load_plans(plans),
+                metric=metric,
+                traffic=traffic,
+                human_filter=human_filter,
+                workers=workers,
+                cache=cache,
+                parts=parts,
+                on_progress=on_progress,
+            )
+        else:
+            traffic = "reactive"
+            table = score_two_stage(
+                _open_two_stage(root, split, mapping),
+                load_plans(plans),
+                metric=metric,
+                human_filter=human_filter,
+                workers=workers,
+                cache=cache,
+                parts=parts,
+                on_progress=on_progress,
+            )
+    finally:
+        with suppress(OSError):
+            # Succeeds where nothing was finished: then there is nothing to keep.
+            parts.rmdir()
     stamps = {
         "metric": metric,
         "split": split,
@@ -457,12 +505,11 @@ def score_plans_file(
         "human_filter": "on" if human_filter else "off",
         "scorer": f"irlvla {irlvla.__version__}",
         "scorer_commit": checkout_commit(),
-        "scorer_code": code_digest().hex(),
+        "scorer_code": scorer_digest().hex(),
         "numpy": np.__version__,
+        "command": command_line(),
     }
     table = table.replace_schema_metadata(stamps)
-    try:
-        write_atomically(out, lambda beside: pq.write_table(table, beside))
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error})") from error
+    write_table(table, out)
+    shutil.rmtree(parts, ignore_errors=True)
     return table
