@@ -127,9 +127,9 @@ class ScoreOptions:
     data: Path
     """Data root in NAVSIM's layout."""
     plans: Path
-    """plans.npz: token [N], poses [N, 8, 3] or [N, 40, 3], optional name [N]."""
+    """plans.npz (token [N], poses [N, 8, 3] or [N, 40, 3], optional name [N]) or an official submission.pkl."""
     out: Path
-    """scores.parquet: one row a plan, in input order."""
+    """scores.parquet: one row a plan, in input order; or scores.csv in the layout of NAVSIM's own result file."""
     split: str = "test"
     """Split name: a YAML below ROOT/train_test_split, or a folder of navsim_logs."""
     metric: str = "epdms-2.2"
@@ -140,18 +140,28 @@ class ScoreOptions:
     """Whether what the human failed as well is lifted. Without it EPDMS filters; pdms-1.1 has no such filter."""
     mapping: Path | None = None
     """Split YAML with a two-stage mapping: follow-up scenes are scored too, and the official summary rows follow."""
-    workers: int = 1
-    """Processes."""
+    workers: str = "1"
+    """Number of processes; `ray` or `ray:HOST:PORT` scores over a Ray cluster."""
     cache: Path | None = None
     """Folder that keeps scoring contexts between calls."""
+    json: bool = False
+    """Print what came of it as one JSON object; progress goes to the error output."""
 
 
-def score(arguments: Sequence[str]) -> None:
-    """`irlvla score --data ROOT --split SPLIT --plans plans.npz --out scores.parquet`"""
-    from irlvla.scoring.table import SUMMARY_TOKENS, score_plans_file
+def score(arguments: Sequence[str]) -> int:
+    """`irlvla score --data ROOT --split SPLIT --plans plans.npz --out scores.parquet`
+
+    Returns:
+        0 where a score came of it, also where some plans have none; 3 where the table is written but has no score to
+        show: no plan could be scored, or the summary of two stages lacks a scene.
+    """
+    import json
+
+    from irlvla.scoring.table import score_plans_file
+    from irlvla.scoring.table_file import SUMMARY_TOKENS, summarise, table_stamps
 
     options = parse(ScoreOptions, arguments, "score")
-    with progress_bar(console) as show:
+    with progress_bar(Console(stderr=True, soft_wrap=True) if options.json else console) as show:
         table = score_plans_file(
             options.data,
             options.split,
@@ -163,22 +173,33 @@ def score(arguments: Sequence[str]) -> None:
             mapping=options.mapping,
             workers=options.workers,
             cache=options.cache,
-            on_progress=lambda done, total: show("scenes", done, total, ""),
+            on_progress=lambda done, total: show("plans", done, total, ""),
         )
-    summary = [row for row in table.to_pylist() if row["token"] in SUMMARY_TOKENS]
-    scores = [row["score"] for row in table.to_pylist() if row["token"] not in SUMMARY_TOKENS]
-    scored = [value for value in scores if value is not None]
-    mean = f", mean score {100 * sum(scored) / len(scored):.2f}" if scored else ""
-    console.print(f"{len(scored)} of {len(scores)} plans scored{mean}", highlight=False)
-    for row in summary:
-        value = "none" if row["score"] is None else f"{100 * row['score']:.2f}"
-        console.print(f"{row['token']} of {row['name'] or 'the plans'}: {value}", highlight=False)
-    if len(scored) < len(scores):
+    summary = summarise(table)
+    if options.json:
+        print(json.dumps({"out": str(options.out), **summary, "stamps": table_stamps(table)}))
+    else:
+        _print_scores(summary, SUMMARY_TOKENS)
+        console.print(f"wrote {options.out}")
+    totals = [driver[token] for driver in summary["drivers"].values() for token in SUMMARY_TOKENS if token in driver]
+    return 0 if summary["scored"] and None not in totals else 3
+
+
+def _print_scores(summary: dict[str, Any], totals: Sequence[str]) -> None:
+    """Mean score of each driver, and why plans have none."""
+    console.print(f"{summary['scored']} of {summary['plans']} plans scored", highlight=False)
+    for name, driver in summary["drivers"].items():
+        for figure in ("score", *totals):
+            if figure in driver:
+                value = "none" if driver[figure] is None else f"{100 * driver[figure]:.2f}"
+                label = "mean score" if figure == "score" else figure
+                console.print(f"  {name or 'the plans'}: {label} {value}", highlight=False, markup=False)
+    for unscored in summary["unscored"]:
         console.print(
-            f"{len(scores) - len(scored)} plans have no score; column `reason` of {options.out} says why",
+            f"  {unscored['plans']} without a score, first {unscored['first']}: {unscored['reason']}",
             highlight=False,
+            markup=False,
         )
-    console.print(f"wrote {options.out}")
 
 
 @dataclass(frozen=True)

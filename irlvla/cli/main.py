@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command.
 
     Returns:
-        0 on success, 2 for an error the user can cure (its cause and cure are printed), 130 when interrupted.
+        0 on success, 2 for an error the user can cure (its cause and cure are printed), 130 when interrupted; other
+        numbers as the sub-command says.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
     module, function = COMMANDS[name][0].split(":")
     try:
-        getattr(importlib.import_module(module), function)(rest)
+        code: int | None = getattr(importlib.import_module(module), function)(rest)
     except ModuleNotFoundError as error:
         extra = {"torch": "train", "transformers": "train", "libsumo": "world", "cv2": "world"}.get(error.name or "")
         if extra is None:
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nirlvla {name}: interrupted; the same command goes on from where it stopped", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
@@ -115,6 +115,27 @@ class SceneSet(Sequence[Scene]):
     def log_name(self, token: str) -> str:
         """Log of a scene; for a follow-up scene the name of its file."""
         return self._entries[self._position[token]].path.stem
+
+    def detached(self) -> "SceneSet":
+        """The same scenes, fit to be sent to another process in parts: without the lists that chose them, without
+        failures, and with paths that do not depend on the working folder."""
+        split = self.split
+        unlisted = replace(split.scene_filter, log_names=None, tokens=None, synthetic_scene_tokens=None)
+        unlisted = replace(unlisted, reactive_synthetic_initial_tokens=None, non_reactive_synthetic_initial_tokens=None)
+        entries = [replace(entry, path=entry.path.absolute()) for entry in self._entries]
+        return SceneSet(self.root.absolute(), replace(split, scene_filter=unlisted, mapping=()), entries, ())
+
+    def versions(self) -> Iterator[tuple[str, str, int, int, int]]:
+        """What each scene is read from: token, file, first frame, and the file's modification time (ns) and size.
+
+        Raises:
+            DataError: A file is not there.
+        """
+        known: dict[Path, tuple[int, int]] = {}
+        for entry in self._entries:
+            if entry.path not in known:
+                known[entry.path] = file_version(entry.path)
+            yield entry.token, str(entry.path), entry.start, *known[entry.path]
 
     def subset(self, tokens: Iterable[str]) -> "SceneSet":
         """The scenes of these tokens, in the order of the set.

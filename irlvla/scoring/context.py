@@ -1,17 +1,15 @@
 """Everything about a scene that scoring needs, worked out once from log and map."""
 
 import hashlib
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 import shapely
 
-from irlvla import geometry
+from irlvla.checkout import scorer_digest
 from irlvla.data.maps import CityMap, load_map
 from irlvla.data.scenes import SceneSet
 from irlvla.errors import SceneDataError
@@ -19,6 +17,7 @@ from irlvla.geometry import world_to_ego
 from irlvla.scoring.editions import NAVSIM_V2, Edition
 from irlvla.scoring.record_store import RecordStore
 from irlvla.scoring.rollout_scores import score_rollouts
+from irlvla.scoring.workers import Workers, run_tasks
 from irlvla.simulation.bicycle import AX, AY, HEADING, VX, VY, X, Y
 from irlvla.simulation.drivable import Road, nearby_polygons
 from irlvla.simulation.observation import Tracks, interpolate_tracks, red_lights, replayed
@@ -232,15 +231,6 @@ def _digest(*parts: bytes) -> bytes:
     return hasher.digest()
 
 
-@lru_cache(maxsize=1)
-def code_digest() -> bytes:
-    """Digest of every source file that has a say in a context or a score."""
-    package = Path(geometry.__file__).parent
-    sources = [package / "geometry.py", package / "types.py", package / "data" / "maps.py"]
-    sources += sorted((package / "simulation").glob("*.py")) + sorted((package / "scoring").glob("*.py"))
-    return _digest(*(source.read_bytes() for source in sources))
-
-
 @lru_cache(maxsize=16)
 def _file_digest(path: Path, _modified_ns: int) -> bytes:
     return _digest(path.read_bytes())
@@ -248,12 +238,9 @@ def _file_digest(path: Path, _modified_ns: int) -> bytes:
 
 def _cache_key(scene: Scene, city_map: CityMap, edition: Edition) -> bytes:
     """Digest of all that a context is made of: a cached one can be missing, but never stale."""
-    parts = [
-        code_digest(),
-        edition.name.encode(),
-        _file_digest(city_map.path, city_map.path.stat().st_mtime_ns),
-        scene.token.encode(),
-    ]
+    parts = [scorer_digest(), _file_digest(city_map.path, city_map.path.stat().st_mtime_ns)]
+    named = (edition.name, scene.token, scene.map_location, np.__version__, shapely.__version__)
+    parts.append(repr(named).encode())
     for frame in scene.frames:
         named = (frame.time_us, frame.roadblock_ids, frame.traffic_lights, frame.boxes.track_tokens)
         ego = (frame.ego_pose_world, frame.ego_velocity_mps, frame.ego_acceleration_mps2)
@@ -269,25 +256,21 @@ def _build_some(scenes: SceneSet, edition: Edition, cache: Path | None) -> Built
     """Contexts of a few scenes in this process."""
     contexts, failures = [], []
     store = None if cache is None else RecordStore(cache)
-    try:
-        for position, token in enumerate(scenes.tokens):
-            try:
-                scene = scenes[position]
-                city_map = load_map(scenes.root, scene.map_location)
-                if store is None:
-                    contexts.append(build_context(scene, city_map, edition))
-                    continue
-                key = _cache_key(scene, city_map, edition)
-                context = store.load(key, ScoringContext)
-                if context is None:
-                    context = build_context(scene, city_map, edition)
-                    store.write(key, context)
-                contexts.append(context)
-            except SceneDataError as error:
-                failures.append(SceneFailure(token, error.reason, "context"))
-    finally:
-        if store is not None:
-            store.close()
+    for position, token in enumerate(scenes.tokens):
+        try:
+            scene = scenes[position]
+            city_map = load_map(scenes.root, scene.map_location)
+            if store is None:
+                contexts.append(build_context(scene, city_map, edition))
+                continue
+            key = _cache_key(scene, city_map, edition)
+            context = store.load(key, ScoringContext)
+            if context is None:
+                context = build_context(scene, city_map, edition)
+                store.write(key, context)
+            contexts.append(context)
+        except SceneDataError as error:
+            failures.append(SceneFailure(token, error.reason, "context"))
     return contexts, failures
 
 
@@ -295,7 +278,7 @@ def build_contexts(
     scenes: SceneSet,
     *,
     edition: Edition = NAVSIM_V2,
-    workers: int = 1,
+    workers: Workers = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, ScoringContext], list[SceneFailure]]:
@@ -304,22 +287,23 @@ def build_contexts(
     Args:
         scenes: The scenes.
         edition: Whose scoring the contexts are for.
-        workers: Processes; 1 builds in this one.
-        cache: Folder where contexts are kept between runs (an LMDB); an interrupted build goes on where it stopped.
-            None keeps nothing.
+        workers: Who builds; 1 builds in this process. See `irlvla.scoring.workers`.
+        cache: Folder where contexts are kept between runs; an interrupted build goes on where it stopped. None keeps
+            nothing.
         on_progress: Called with (scenes done, scenes in all) now and then.
     Returns:
         Contexts by token, in the order of the set; and the scenes that have none, with the reason.
     Raises:
+        ConfigError: `workers` is none of the known ones, or its cluster cannot be used.
         DataError: A map or the cache cannot be used.
-        ValueError: `workers` is below 1.
+        RunError: Some scenes keep killing the worker that handles them.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    tasks = [scenes[start : start + _SCENES_PER_TASK] for start in range(0, len(scenes), _SCENES_PER_TASK)]
+    light, cache = scenes.detached(), None if cache is None else cache.absolute()
+    tasks = [light[start : start + _SCENES_PER_TASK] for start in range(0, len(scenes), _SCENES_PER_TASK)]
     built: list[Built] = [([], [])] * len(tasks)
     done = 0
-    for index, result in _built(tasks, edition, min(workers, len(tasks)), cache):
+    build = partial(_build_some, edition=edition, cache=cache)
+    for index, result in run_tasks(build, tasks, workers, describe_scenes):
         built[index] = result
         done += len(tasks[index])
         if on_progress is not None:
@@ -328,15 +312,7 @@ def build_contexts(
     return contexts, [failure for _, failures in built for failure in failures]
 
 
-def _built(
-    tasks: Sequence[SceneSet], edition: Edition, workers: int, cache: Path | None
-) -> Iterator[tuple[int, Built]]:
-    if workers <= 1:
-        for index, task in enumerate(tasks):
-            yield index, _build_some(task, edition, cache)
-        return
-    # Spawned, not forked: the parent may hold threads or an open store.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending = {pool.submit(_build_some, task, edition, cache): index for index, task in enumerate(tasks)}
-        for future in as_completed(pending):
-            yield pending[future], future.result()
+def describe_scenes(scenes: SceneSet) -> str:
+    """A few scenes by name, for messages."""
+    tokens = scenes.tokens
+    return f"scenes {', '.join(tokens[:3])}" + (f" … {tokens[-1]} ({len(tokens)})" if len(tokens) > 3 else "")

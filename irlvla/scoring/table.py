@@ -1,41 +1,43 @@
 """From a file of plans to a table of scores: `irlvla score`."""
 
-import multiprocessing
+import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import shapely
 from numpy.typing import NDArray
 
 import irlvla
-from irlvla.checkout import checkout_commit
+from irlvla.checkout import checkout_commit, command_line, scorer_digest
+from irlvla.data.maps import map_versions
 from irlvla.data.plans import PlanTable, load_plans
 from irlvla.data.scenes import EARLIER_FRAME_MAX_S, SceneSet, open_scenes
 from irlvla.data.splits import Split, TwoStageGroup, load_split
 from irlvla.errors import ConfigError, DataError, SceneDataError
-from irlvla.files import write_atomically
 from irlvla.geometry import ego_to_world
 from irlvla.scoring.comfort import extended_comfort
-from irlvla.scoring.context import ScoringContext, build_contexts, code_digest
+from irlvla.scoring.context import ScoringContext, build_contexts, describe_scenes
 from irlvla.scoring.editions import METRICS, Edition
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.pdms import pdms
 from irlvla.scoring.reactive import human_scores_reactive, score_rollout_reactive, traffic_start
+from irlvla.scoring.record_store import RecordStore
 from irlvla.scoring.score import score_rollout, score_rollout_pdms, simulate_plans
+from irlvla.scoring.table_file import SUMMARY_TOKENS, write_table
 from irlvla.scoring.two_stage import GroupRows, follow_up_weights, group_rows, group_tokens, stage_means
+from irlvla.scoring.workers import Workers, check_workers, run_tasks
 from irlvla.types import ROLLOUT_STATES, Array, PDMSubScores, SubScores
 
 TRAFFIC = ("non_reactive", "reactive")
 """Log replay, or vehicles that follow their lane and brake for the plan they meet."""
-
-SUMMARY_TOKENS = ("extended_pdm_score_stage_one", "extended_pdm_score_stage_two", "extended_pdm_score_combined")
-"""Rows that sum a two-stage table up, under the official names."""
 
 _SCENES_PER_TASK = 16
 
@@ -136,6 +138,8 @@ def _score_task(task: _Task, method: _Method) -> _Scored:
     kept = np.zeros((count if method.keeps_rollouts else 0, ROLLOUT_STATES, 11))
     rollouts: dict[str, Array] = {}
     for token, context in contexts.items():
+        # A frame is compared with the one before it; older rollouts only take memory.
+        rollouts = {before: rollouts[before] for before in rollouts if before == task.scenes.earlier_token(token)}
         plans = by_token[token]
         rollouts[token] = simulate_plans([context], task.poses[plans][None]).states_world[0]
         if not method.edition.is_extended:
@@ -205,7 +209,7 @@ def _tasks(scenes: SceneSet, plans: PlanTable) -> Iterator[_Task]:
     rows_of: dict[str, list[int]] = {}
     for row in np.flatnonzero(plans.valid).tolist():
         rows_of.setdefault(plans.tokens[row], []).append(row)
-    wanted = scenes.subset(token for token in rows_of if token in scenes)
+    wanted = scenes.subset(token for token in rows_of if token in scenes).detached()
     tokens = wanted.tokens
     start = 0
     for stop in range(1, len(tokens) + 1):
@@ -223,22 +227,46 @@ def _tasks(scenes: SceneSet, plans: PlanTable) -> Iterator[_Task]:
             start = stop
 
 
-def _scored(tasks: Sequence[_Task], workers: int, method: _Method) -> Iterator[_Scored]:
-    if workers <= 1 or len(tasks) <= 1:
+def _task_key(task: _Task, method: _Method) -> bytes:
+    """Digest of all that a task's scores are made of; files count by their time and size."""
+    hasher = hashlib.blake2b(scorer_digest(), digest_size=20)
+    versions = np.__version__, shapely.__version__, task.scenes.split.scene_filter, replace(method, cache=None)
+    for part in (*versions, *map_versions(task.scenes.root), *task.scenes.versions(), task.tokens, task.names):
+        hasher.update(repr(part).encode())
+    hasher.update(task.rows.tobytes() + repr(task.poses.shape).encode() + np.ascontiguousarray(task.poses).tobytes())
+    return hasher.digest()
+
+
+def _scored(tasks: Sequence[_Task], workers: Workers, method: _Method, parts: Path | None) -> Iterator[_Scored]:
+    """What became of each task, in any order; what an earlier call has left in `parts` first."""
+    workers = check_workers(workers)
+    if method.cache is not None:
+        method = replace(method, cache=method.cache.absolute())
+    waiting, keys = list(tasks), list[bytes]()
+    store = None if parts is None else RecordStore(parts)
+    if store is not None:
+        waiting = []
         for task in tasks:
-            yield _score_task(task, method)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawn) as pool:
-        for future in as_completed([pool.submit(_score_task, task, method) for task in tasks]):
-            yield future.result()
+            key = _task_key(task, method)
+            done = store.load(key, _Scored)
+            if done is None:
+                waiting.append(task)
+                keys.append(key)
+            else:
+                yield done
+    score_one = partial(_score_task, method=method)
+    for index, scored in run_tasks(score_one, waiting, workers, lambda task: describe_scenes(task.scenes)):
+        if store is not None:
+            store.write(keys[index], scored)
+        yield scored
 
 
 def _score_all(
     scenes: SceneSet,
     plans: PlanTable,
     method: _Method,
-    workers: int,
+    workers: Workers,
+    parts: Path | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> _Scored:
     """Scores of all plans, in their order."""
@@ -258,7 +286,7 @@ def _score_all(
     ego_poses, now_us = np.zeros((count, 3)), np.zeros(count, dtype=np.int64)
     rollouts = np.zeros((count if method.keeps_rollouts else 0, ROLLOUT_STATES, 11))
     done = sum(bool(reason) for reason in reasons)
-    for part in _scored(list(_tasks(scenes, plans)), workers, method):
+    for part in _scored(list(_tasks(scenes, plans)), workers, method, parts):
         raw[part.rows], filtered[part.rows], score[part.rows] = part.raw, part.filtered, part.score
         ego_poses[part.rows], now_us[part.rows] = part.ego_poses, part.now_us
         if method.keeps_rollouts:
@@ -290,8 +318,9 @@ def score_plans(
     metric: str = "epdms-2.2",
     traffic: str = "non_reactive",
     human_filter: bool | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     cache: Path | None = None,
+    parts: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
     """Score a table of plans.
@@ -303,18 +332,23 @@ def score_plans(
         traffic: One of TRAFFIC; `pdms-1.1` knows log replay alone.
         human_filter: Lift what the human driver failed as well; None does where the metric has such a filter, which
             `pdms-1.1` has not.
-        workers: Processes.
+        workers: A number of processes, `ray` or `ray:HOST:PORT`; see `irlvla.scoring.workers`.
         cache: Folder where scoring contexts are kept; None keeps none.
+        parts: Folder where scores are kept as they come, so that the same call goes on after it was killed; None keeps
+            none. It is the caller's to remove.
         on_progress: Called with (plans done, plans in all).
     Returns:
         One row a plan, in order: `token`, `name`, the metric's sub-scores under the official names, for EPDMS the same
         with `_raw` (before the human filter), `score`, `valid`, `reason`. A row that is not valid has nulls for
         figures; extended comfort is null where the frame 0.5 s earlier has no plan of the same name.
     Raises:
-        ConfigError: Unknown metric or traffic, or ones that do not go together.
+        ConfigError: Unknown metric, traffic or kind of workers, or ones that do not go together; a cluster that cannot
+            be used.
+        RunError: Some scenes keep killing the worker that handles them.
     """
     method = _Method(metric, traffic, human_filter, cache)
-    return _table(plans.tokens, plans.names, _score_all(scenes, plans, method, workers, on_progress), method.edition)
+    scored = _score_all(scenes, plans, method, workers, parts, on_progress)
+    return _table(plans.tokens, plans.names, scored, method.edition)
 
 
 def score_two_stage(
@@ -323,8 +357,9 @@ def score_two_stage(
     *,
     metric: str = "epdms-2.2",
     human_filter: bool | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     cache: Path | None = None,
+    parts: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
     """Score plans for the scenes of a two-stage split and their follow-up scenes, in reactive traffic.
@@ -332,7 +367,7 @@ def score_two_stage(
     Args:
         scenes: Scenes of a split with a mapping, follow-up scenes among them.
         plans: One plan per scene and name.
-        metric, human_filter, workers, cache, on_progress: As in `score_plans`.
+        metric, human_filter, workers, cache, parts, on_progress: As in `score_plans`.
     Returns:
         The table of `score_plans` with `stage` (`one`, `two`) and `weight` (of a scene among its siblings), and after
         it for every name the rows of SUMMARY_TOKENS. Extended comfort compares the frame pairs of the mapping, and both
@@ -351,7 +386,7 @@ def score_two_stage(
     for now, _, pairs in groups:
         if not pairs:
             raise DataError(f"split {scenes.split.name!r} maps no follow-up scene to {now}; take it out of the mapping")
-    scored = _score_all(scenes, plans, method, workers, on_progress)
+    scored = _score_all(scenes, plans, method, workers, parts, on_progress)
     reasons, weights = list(scored.reasons), np.full(len(plans), np.nan)
     comfort = np.full(len(plans), np.nan)
     summaries = []
@@ -438,48 +473,64 @@ def score_plans_file(
     traffic: str = "non_reactive",
     human_filter: bool | None = None,
     mapping: Path | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> pa.Table:
-    """Score a file of plans and write the table as Parquet, stamped with how it was made.
+    """Score a file of plans and write the table, stamped with how it was made.
+
+    While it works, what is finished lies beside `out` in a hidden folder; the same call goes on from there after it was
+    killed, and removes the folder at the end. Files and options that changed are noticed.
 
     Args:
         root: Data root.
         split: Split the plans' scenes belong to; with a mapping it names the folder of follow-up scenes.
         plans: A `plans.npz`, or an official submission.
-        out: Parquet file; appears only when it is whole.
+        out: Parquet file, or with the ending `.csv` one in the layout of the official script; appears only when it is
+            whole. See `irlvla.scoring.table_file`.
         mapping: Official split file with a `reactive_all_mapping`, its scene filter beside it: scores in two stages, in
             reactive traffic whatever `traffic` says, as officially. See `score_two_stage`.
         metric, traffic, human_filter, workers, cache, on_progress: As in `score_plans`.
     Returns:
-        The table as written.
+        The table as written, its stamps in the schema's metadata.
     Raises:
-        ConfigError: Unknown metric or traffic, or options that do not go together.
+        ConfigError: Unknown metric, traffic or kind of workers, or options that do not go together; a cluster that
+            cannot be used.
         DataError: Data root, split, mapping, plans or output folder cannot be used.
+        RunError: The disk is full, or some scenes keep killing the worker that handles them.
     """
     method = _Method(metric, traffic if mapping is None else "reactive", human_filter, cache)
-    if mapping is None:
-        table = score_plans(
-            _open_split(root, split, method.edition),
-            load_plans(plans),
-            metric=metric,
-            traffic=traffic,
-            human_filter=human_filter,
-            workers=workers,
-            cache=cache,
-            on_progress=on_progress,
-        )
-    else:
-        table = score_two_stage(
-            _open_two_stage(root, split, mapping),
-            load_plans(plans),
-            metric=metric,
-            human_filter=human_filter,
-            workers=workers,
-            cache=cache,
-            on_progress=on_progress,
-        )
+    parts = out.absolute().with_name(f".{out.name}.parts")
+    # Made now, so that a place that cannot be written is known before anything is scored.
+    RecordStore(parts)
+    try:
+        if mapping is None:
+            table = score_plans(
+                _open_split(root, split, method.edition),
+                load_plans(plans),
+                metric=metric,
+                traffic=traffic,
+                human_filter=human_filter,
+                workers=workers,
+                cache=cache,
+                parts=parts,
+                on_progress=on_progress,
+            )
+        else:
+            table = score_two_stage(
+                _open_two_stage(root, split, mapping),
+                load_plans(plans),
+                metric=metric,
+                human_filter=human_filter,
+                workers=workers,
+                cache=cache,
+                parts=parts,
+                on_progress=on_progress,
+            )
+    finally:
+        with suppress(OSError):
+            # Succeeds where nothing was finished: then there is nothing to keep.
+            parts.rmdir()
     stamps = {
         "metric": metric,
         "split": split,
@@ -488,12 +539,11 @@ def score_plans_file(
         "human_filter": "on" if method.filters else "off",
         "scorer": f"irlvla {irlvla.__version__}",
         "scorer_commit": checkout_commit(),
-        "scorer_code": code_digest().hex(),
+        "scorer_code": scorer_digest().hex(),
         "numpy": np.__version__,
+        "command": command_line(),
     }
     table = table.replace_schema_metadata(stamps)
-    try:
-        write_atomically(out, lambda beside: pq.write_table(table, beside))
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error})") from error
+    write_table(table, out)
+    shutil.rmtree(parts, ignore_errors=True)
     return table
