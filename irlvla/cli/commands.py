@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from irlvla.cli.terminal import metrics_text, parse, progress_bar, take_name
+from irlvla.errors import ConfigError
 
 if TYPE_CHECKING:
     from irlvla.stages.run import OnProgress, Progress
@@ -27,18 +28,38 @@ class WorldBuildOptions:
     """Decides networks, traffic, appearance and which drives become logs."""
     workers: int = 2
     """Processes."""
+    osm: tuple[Path, ...] = ()
+    """OpenStreetMap extracts of yours (.osm, .osm.gz, .osm.pbf): their streets become the networks of `split`."""
+    opendrive: tuple[Path, ...] = ()
+    """OpenDRIVE files (.xodr), likewise."""
+    sumo: tuple[Path, ...] = ()
+    """SUMO scenarios (.sumocfg), likewise; their own traffic drives, and a share of its cars becomes ego vehicles."""
+    split: Literal["train", "test", "hard"] = "test"
+    """Which split your own files make up; the others keep the preset's networks."""
+    span_m: float | None = None
+    """Side of the busiest square that is cut out of an extract, instead of the preset's."""
 
 
 def world_build(arguments: Sequence[str]) -> None:
     """`irlvla world build PRESET --out ROOT`"""
-    from irlvla.world.build import build_world
-    from irlvla.world.presets import PRESETS
+    from irlvla.world.build import build_world, with_user_networks
+    from irlvla.world.presets import PRESETS, FileSource
 
-    preset, rest = take_name(arguments, "world build", "preset", list(PRESETS))
-    options = parse(WorldBuildOptions, rest, f"world build {preset}")
+    name, rest = take_name(arguments, "world build", "preset", list(PRESETS))
+    options = parse(WorldBuildOptions, rest, f"world build {name}")
+    preset = PRESETS[name]
+    given: list[tuple[FileSource, Path]] = [
+        *(("osm", file) for file in options.osm),
+        *(("opendrive", file) for file in options.opendrive),
+        *(("sumo", file) for file in options.sumo),
+    ]
+    if given:
+        preset = with_user_networks(preset, given, options.split, options.span_m)
+    elif options.span_m is not None:
+        raise ConfigError("--span-m cuts a file of yours: give one with --osm or --opendrive")
     with progress_bar(console) as show:
         build_world(
-            PRESETS[preset],
+            preset,
             options.out,
             seed=options.seed,
             workers=options.workers,
