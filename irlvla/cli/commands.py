@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from irlvla.cli.terminal import metrics_text, parse, progress_bar, take_name
-from irlvla.errors import ConfigError
+from irlvla.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from irlvla.stages.run import OnProgress, Progress
@@ -383,3 +383,44 @@ def ask(arguments: Sequence[str]) -> None:
     console.print(f"[dim]{scene.instruction}[/dim]\n{policy.answer([scene])[0]}")
     for step, (x_m, y_m, heading_rad) in enumerate(policy.plan([scene])[0], start=1):
         console.print(f"  {step / 2:.1f} s  x {x_m:6.2f} m  y {y_m:6.2f} m  heading {heading_rad:+.3f} rad")
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """How a data root is looked at."""
+
+    json: bool = False
+    """Print the findings as JSON."""
+    workers: int = 1
+    """Processes to read logs with."""
+
+
+def doctor(arguments: Sequence[str]) -> None:
+    """`irlvla doctor ROOT`"""
+    import json
+    from dataclasses import asdict
+
+    from irlvla.data.doctor import examine
+
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] in {"-h", "--help"}:
+            parse(DoctorOptions, arguments, "doctor ROOT")
+        raise ConfigError("name the data root: irlvla doctor ROOT")
+    options = parse(DoctorOptions, arguments[1:], f"doctor {arguments[0]}")
+    with progress_bar(Console(soft_wrap=True, stderr=True)) as show:
+        findings = examine(
+            Path(arguments[0]),
+            workers=options.workers,
+            on_progress=lambda done, total, what: show(what, done, total, ""),
+        )
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            console.print(f"{finding.severity}: {finding.where}: {finding.problem}", highlight=False, markup=False)
+            console.print(f"    {finding.cure}", highlight=False, markup=False)
+    errors = sum(finding.severity == "error" for finding in findings)
+    if errors:
+        raise DataError(f"{arguments[0]} has {errors} kind{'s' if errors > 1 else ''} of error")
+    if not options.json:
+        console.print(f"{arguments[0]}: no errors, {len(findings)} warnings and notes")

@@ -359,7 +359,7 @@ def _node_places(folder: Path) -> dict[str, Array]:
     }
 
 
-ROUNDABOUT_RADIUS_M = 27.0
+ROUNDABOUT_RADIUS_M = 34.0
 
 
 def _turn_into_roundabouts(folder: Path) -> None:
@@ -406,7 +406,7 @@ def _turn_into_roundabouts(folder: Path) -> None:
             edge.set("to", gate.get((end, start), end))
             edge.set("priority", "1")
     tree.write(folder / "plain.edg.xml")
-    _write_nodes(folder, {name: (place, {"radius": "12"} if "." in name else {}) for name, place in nodes.items()})
+    _write_nodes(folder, {name: (place, {"radius": "9"} if "." in name else {}) for name, place in nodes.items()})
 
 
 def _write_nodes(folder: Path, nodes: dict[str, tuple[Array, dict[str, str]]]) -> None:

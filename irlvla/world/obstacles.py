@@ -75,7 +75,7 @@ def plan_obstacles(city: City, preset: WorldPreset, seed: int) -> Obstacles:
     free = [streets[k] for k in rng.permutation(len(streets))]
 
     works: list[RoadWorks] = []
-    wanted = rng.poisson(km * preset.road_works_per_km) if preset.road_works_per_km else 0
+    wanted = min(rng.poisson(km * preset.road_works_per_km), len(free) // 3) if preset.road_works_per_km else 0
     for rows in free:
         if len(works) == wanted:
             break
@@ -90,7 +90,9 @@ def plan_obstacles(city: City, preset: WorldPreset, seed: int) -> Obstacles:
     taken = {item.sumo_lane for item in works}
     several = [rows for rows in free if len(rows) > 1 and rows[-1].sumo_id not in taken]
     km_several = sum(_length(rows[-1]) for rows in streets if len(rows) > 1) / 1000
-    count = rng.poisson(km_several * preset.standing_vehicles_per_km) if preset.standing_vehicles_per_km else 0
+    count = 0
+    if preset.standing_vehicles_per_km:
+        count = min(rng.poisson(km_several * preset.standing_vehicles_per_km), (len(several) + 1) // 2)
     standing: list[StandingVehicle] = []
     for rows in several[:count]:
         # Most stand on the right; now and then one has broken down in the middle of the road.

@@ -260,13 +260,14 @@ def _obstacle_rows(
     stops = obstacles.bus_stops
     for number in range(round(len(stops) * end_s / 60.0)):
         depart = float(rng.uniform(0, end_s))
-        start, goal = trip()
+        _, goal = trip()
         served = [stops[k] for k in rng.permutation(len(stops))[: int(rng.integers(1, 4))]]
+        first_edge = served[0].sumo_lane.rsplit("_", 1)[0]
         halts = "".join(f'<stop busStop="{stop.name}" duration="{rng.uniform(6, 16):.0f}"/>' for stop in served)
         rows.append(
             (
                 depart,
-                f'<trip id="line{number:03d}.bus0" type="bus0" depart="{depart:.1f}" from={quoteattr(start)} '
+                f'<trip id="line{number:03d}.bus0" type="bus0" depart="{depart:.1f}" from={quoteattr(first_edge)} '
                 f'to={quoteattr(goal)} departLane="best" departSpeed="max">{halts}</trip>',
             )
         )
