@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
+from xml.sax import SAXException
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,6 +155,21 @@ _LAYOUT_OPTIONS = [
 COMMON_OPTIONS = ["--no-turnarounds", *_LAYOUT_OPTIONS]
 
 
+def _parse_output(file: Path) -> "ElementTree.ElementTree[ElementTree.Element]":
+    """What one of SUMO's programs wrote.
+
+    Raises:
+        RunError: It is not complete: they say nothing when the disk is full.
+    """
+    try:
+        return ElementTree.parse(file)
+    except (ElementTree.ParseError, FileNotFoundError) as error:
+        raise RunError(
+            f"SUMO's output {file} is cut short ({error}); most likely the disk is full: free some space and give the "
+            "same command again; what is finished is kept"
+        ) from error
+
+
 def write_network(
     source: NetworkSource, span_m: float, seed: int, folder: Path, *, file: Path | None = None, opposites: bool = False
 ) -> Path:
@@ -224,7 +240,7 @@ def _lay_out(folder: Path, edges: str, options: list[str]) -> None:
 
 
 def _cap_speeds(edges: Path) -> None:
-    tree = ElementTree.parse(edges)
+    tree = _parse_output(edges)
     fast = [
         item
         for item in tree.getroot().iter()
@@ -242,7 +258,7 @@ def _patch_network(network: Path, *, protect_left_turns: bool) -> None:
     Where netconvert discards the light of a junction, a pedestrian crossing may still name it; SUMO then refuses the
     whole network.
     """
-    tree = ElementTree.parse(network)
+    tree = _parse_output(network)
     root = tree.getroot()
     known = {logic.get("id") for logic in root.iter("tlLogic")}
     arrows: dict[str | None, set[int]] = {}
@@ -322,7 +338,7 @@ def _write_straight_streets(source: GeneratedSource, span_m: float, seed: int, f
 def _curve_streets(folder: Path, rng: np.random.Generator) -> None:
     """Bend the straight streets of a generated network and vary their lanes and limits; both directions alike."""
     nodes = _node_places(folder)
-    tree = ElementTree.parse(folder / "plain.edg.xml")
+    tree = _parse_output(folder / "plain.edg.xml")
     streets: dict[tuple[str, str], tuple[Array, str, str]] = {}
     edges = sorted(tree.getroot().iter("edge"), key=lambda edge: edge.get("id", ""))
     for edge in edges:
@@ -355,7 +371,7 @@ def _curve_streets(folder: Path, rng: np.random.Generator) -> None:
 def _node_places(folder: Path) -> dict[str, Array]:
     return {
         node.get("id", ""): np.array([float(node.get("x", "0")), float(node.get("y", "0"))])
-        for node in ElementTree.parse(folder / "plain.nod.xml").getroot().iter("node")
+        for node in _parse_output(folder / "plain.nod.xml").getroot().iter("node")
     }
 
 
@@ -365,7 +381,7 @@ ROUNDABOUT_RADIUS_M = 34.0
 def _turn_into_roundabouts(folder: Path) -> None:
     """Replace every junction of four or more arms by a one-way ring with a node per arm."""
     places = _node_places(folder)
-    tree = ElementTree.parse(folder / "plain.edg.xml")
+    tree = _parse_output(folder / "plain.edg.xml")
     root = tree.getroot()
     arms: dict[str, set[str]] = {}
     for edge in root.iter("edge"):
@@ -593,6 +609,7 @@ def busiest_square(network: Path, span_m: float) -> tuple[float, float] | None:
     """
     import sumolib
 
+    _parse_output(network)
     net = sumolib.net.readNet(str(network))
     rows = [
         (*np.mean([point[:2] for point in edge.getShape()], axis=0), edge.getLength() * edge.getLaneNumber())
@@ -622,8 +639,8 @@ def _check_size(network: Path, file: Path) -> None:
 
     try:
         net = sumolib.net.readNet(str(network))
-    except Exception as error:  # sumolib's parser raises whatever broken content provokes.
-        raise DataError(f"{network}: is no SUMO network that can be read ({error}); check {file.name}") from error
+    except (SAXException, KeyError, ValueError, OSError) as error:
+        raise DataError(f"{network}: is no SUMO network that can be read ({error!r}); check {file.name}") from error
     lane_km = sum(edge.getLength() * edge.getLaneNumber() for edge in net.getEdges(False)) / 1000
     if lane_km > MAX_SCENARIO_LANE_KM:
         raise DataError(
