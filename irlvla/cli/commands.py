@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from irlvla.cli.terminal import metrics_text, parse, progress_bar, take_name
+from irlvla.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from irlvla.stages.run import OnProgress, Progress
@@ -27,18 +28,38 @@ class WorldBuildOptions:
     """Decides networks, traffic, appearance and which drives become logs."""
     workers: int = 2
     """Processes."""
+    osm: tuple[Path, ...] = ()
+    """OpenStreetMap extracts of yours (.osm, .osm.gz, .osm.pbf): their streets become the networks of `split`."""
+    opendrive: tuple[Path, ...] = ()
+    """OpenDRIVE files (.xodr), likewise."""
+    sumo: tuple[Path, ...] = ()
+    """SUMO scenarios (.sumocfg), likewise; their own traffic drives, and a share of its cars becomes ego vehicles."""
+    split: Literal["train", "test", "hard"] = "test"
+    """Which split your own files make up; the others keep the preset's networks."""
+    span_m: float | None = None
+    """Side of the busiest square that is cut out of an extract, instead of the preset's."""
 
 
 def world_build(arguments: Sequence[str]) -> None:
     """`irlvla world build PRESET --out ROOT`"""
-    from irlvla.world.build import build_world
-    from irlvla.world.presets import PRESETS
+    from irlvla.world.build import build_world, with_user_networks
+    from irlvla.world.presets import PRESETS, FileSource
 
-    preset, rest = take_name(arguments, "world build", "preset", list(PRESETS))
-    options = parse(WorldBuildOptions, rest, f"world build {preset}")
+    name, rest = take_name(arguments, "world build", "preset", list(PRESETS))
+    options = parse(WorldBuildOptions, rest, f"world build {name}")
+    preset = PRESETS[name]
+    given: list[tuple[FileSource, Path]] = [
+        *(("osm", file) for file in options.osm),
+        *(("opendrive", file) for file in options.opendrive),
+        *(("sumo", file) for file in options.sumo),
+    ]
+    if given:
+        preset = with_user_networks(preset, given, options.split, options.span_m)
+    elif options.span_m is not None:
+        raise ConfigError("--span-m cuts a file of yours: give one with --osm or --opendrive")
     with progress_bar(console) as show:
         build_world(
-            PRESETS[preset],
+            preset,
             options.out,
             seed=options.seed,
             workers=options.workers,
@@ -383,3 +404,44 @@ def ask(arguments: Sequence[str]) -> None:
     console.print(f"[dim]{scene.instruction}[/dim]\n{policy.answer([scene])[0]}")
     for step, (x_m, y_m, heading_rad) in enumerate(policy.plan([scene])[0], start=1):
         console.print(f"  {step / 2:.1f} s  x {x_m:6.2f} m  y {y_m:6.2f} m  heading {heading_rad:+.3f} rad")
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """How a data root is looked at."""
+
+    json: bool = False
+    """Print the findings as JSON."""
+    workers: int = 1
+    """Processes to read logs with."""
+
+
+def doctor(arguments: Sequence[str]) -> None:
+    """`irlvla doctor ROOT`"""
+    import json
+    from dataclasses import asdict
+
+    from irlvla.data.doctor import examine
+
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] in {"-h", "--help"}:
+            parse(DoctorOptions, arguments, "doctor ROOT")
+        raise ConfigError("name the data root: irlvla doctor ROOT")
+    options = parse(DoctorOptions, arguments[1:], f"doctor {arguments[0]}")
+    with progress_bar(Console(soft_wrap=True, stderr=True)) as show:
+        findings = examine(
+            Path(arguments[0]),
+            workers=options.workers,
+            on_progress=lambda done, total, what: show(what, done, total, ""),
+        )
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            console.print(f"{finding.severity}: {finding.where}: {finding.problem}", highlight=False, markup=False)
+            console.print(f"    {finding.cure}", highlight=False, markup=False)
+    errors = sum(finding.severity == "error" for finding in findings)
+    if errors:
+        raise DataError(f"{arguments[0]} has {errors} kind{'s' if errors > 1 else ''} of error")
+    if not options.json:
+        console.print(f"{arguments[0]}: no errors, {len(findings)} warnings and notes")

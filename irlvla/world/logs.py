@@ -70,7 +70,8 @@ def token_of(*parts: object) -> str:
 
 def log_name(location: str, number: int, seed: int) -> str:
     """A log name in nuPlan's fashion, unique within a world."""
-    return f"2021.{1 + seed % 12:02d}.{1 + number % 28:02d}.10.{number // 60:02d}.{number % 60:02d}_veh-00_{location}"
+    hour, minute = 10 + number // 3600, number // 60 % 60
+    return f"2021.{1 + seed % 12:02d}.{1 + number % 28:02d}.{hour}.{minute:02d}.{number % 60:02d}_veh-00_{location}"
 
 
 def object_type(kind: str) -> str:

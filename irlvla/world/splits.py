@@ -1,6 +1,6 @@
 """Split and scene-filter YAML files, laid out as NAVSIM ships its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +8,7 @@ import yaml
 
 from irlvla.files import write_text
 from irlvla.world.filter import choose_scenes
-from irlvla.world.presets import WorldPreset
-
-SPLIT_NAMES = {"trainval": "world-train", "test": "world-test"}
+from irlvla.world.presets import DATA_SPLITS, WorldPreset, WorldSplit
 
 
 def write_splits(
@@ -18,24 +16,27 @@ def write_splits(
     preset: WorldPreset,
     seed: int,
     workers: int,
+    log_names: Mapping[WorldSplit, Sequence[str]],
     *,
     on_progress: Callable[[int, int, str], None] = lambda done, total, split: None,
 ) -> None:
-    """Write `train_test_split/world-train.yaml` and `world-test.yaml` with their scene filters.
+    """Write `train_test_split/world-….yaml` for every split, with its scene filter.
 
     Args:
+        log_names: Logs of each split.
         on_progress: Called with (windows scored, windows in all, split name).
     """
-    for data_split, name in SPLIT_NAMES.items():
+    for split, logs in log_names.items():
+        name = f"world-{split}"
 
         def report(done: int, total: int, split: str = name) -> None:
             on_progress(done, total, split)
 
-        tokens = choose_scenes(root, data_split, preset, seed, workers, on_progress=report)
+        data_split = DATA_SPLITS[split]
+        tokens = choose_scenes(root, data_split, preset, seed, workers, log_names=logs, on_progress=report)
         _write_yaml(
             root / "train_test_split" / f"{name}.yaml", {"data_split": data_split, "defaults": [{"scene_filter": name}]}
         )
-        logs = sorted(file.stem for file in (root / "navsim_logs" / data_split).glob("*.pkl"))
         _write_yaml(
             root / "train_test_split" / "scene_filter" / f"{name}.yaml",
             {
@@ -46,7 +47,7 @@ def write_splits(
                 "frame_interval": 1,
                 "has_route": True,
                 "max_scenes": None,
-                "log_names": logs,
+                "log_names": sorted(logs),
                 "tokens": tokens,
             },
         )

@@ -1,4 +1,4 @@
-"""A small world, built once for all tests of this folder."""
+"""Small worlds, built once for all tests of this folder."""
 
 from pathlib import Path
 
@@ -14,3 +14,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world") / "mini"
     build_world(PRESETS["mini"], root, seed=1, workers=2)
     return root
+
+
+@pytest.fixture(scope="session")
+def city_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root of preset `city-mini`, seed 1: two networks at one location, road works, split `world-hard`."""
+    root = tmp_path_factory.mktemp("world") / "city-mini"
+    build_world(PRESETS["city-mini"], root, seed=1, workers=2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def files() -> Path:
+    """Road networks written by hand: `town.osm` and `crossing.xodr`."""
+    return Path(__file__).parent / "files"
