@@ -11,9 +11,9 @@ from irlvla.geometry import wrap_angle
 from irlvla.types import COMMANDS
 from irlvla.world.city import City, Connector
 from irlvla.world.drives import Drive, TrafficIndex, is_red, route_edges
-from irlvla.world.motion import STEP_S
+from irlvla.world.motion import STEP_S, Track
 from irlvla.world.presets import WorldPreset
-from irlvla.world.rig import MountedCamera, mounted_cameras
+from irlvla.world.rig import MountedCamera, cameras_of
 from irlvla.world.scenery import Scenery
 
 Array = NDArray[np.float64]
@@ -25,6 +25,10 @@ SIGNAL_REACH_M = 150.0
 COMMAND_REACH_M = 25.0
 _TURN_RAD = np.radians(30.0)
 _BASE_TIME_US = 1_630_000_000_000_000
+INDICATOR_AHEAD_S = 3.0
+_INDICATED_TURN_RAD = np.radians(20.0)
+VEHICLES = 40
+"""How many vehicles drive the logs of a world."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class SceneObject:
     velocity_mps: Array
     """[2] over ground, ego axes."""
     braking: bool
+    indicator: int = 0
+    """1 where it signals to the left, -1 to the right."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,11 @@ def log_name(location: str, number: int, seed: int) -> str:
     return f"2021.{1 + seed % 12:02d}.{1 + number % 28:02d}.10.{number // 60:02d}.{number % 60:02d}_veh-00_{location}"
 
 
+def vehicle_number(name: str, preset: WorldPreset) -> int:
+    """Which vehicle drives a log; with the plain look there is only one."""
+    return 0 if preset.looks == "plain" else int(token_of(name, "vehicle"), 16) % VEHICLES
+
+
 def object_type(kind: str) -> str:
     """NAVSIM's name for a SUMO vehicle type."""
     if kind == "pedestrian":
@@ -81,13 +92,15 @@ def object_type(kind: str) -> str:
 
 
 def key_frames(
-    city: City, scenery: Scenery, index: TrafficIndex, drive: Drive, name: str, start_us: int
-) -> list[KeyFrame]:
+    city: City, scenery: Scenery, index: TrafficIndex, drive: Drive, name: str, start_us: int,
+    *, ground_height_m: float = 0.0,
+) -> list[KeyFrame]:  # fmt: skip
     """Everything known of a drive at its keyframes.
 
     Args:
         name: Log name; tokens derive from it.
         start_us: Time of the first frame.
+        ground_height_m: Height of the street in the ego frame; the preset's.
     """
     edges = route_edges(city, index.traffic, drive)
     track = index.traffic.tracks[drive.track_index]
@@ -115,7 +128,7 @@ def key_frames(
                 float(acceleration[local]),
                 float(yaw_rate[local]),
                 compass.command(str(track.lanes[local]), pose),
-                _objects(index, drive, scenery, statics, step, pose),
+                _objects(index, drive, scenery, statics, step, pose, ground_height_m),
                 lights,
             )
         )
@@ -130,7 +143,7 @@ def _state(connector: Connector, index: TrafficIndex, step: int) -> str:
 
 
 def _objects(
-    index: TrafficIndex, drive: Drive, scenery: Scenery, statics: Array, step: int, pose: Array
+    index: TrafficIndex, drive: Drive, scenery: Scenery, statics: Array, step: int, pose: Array, ground_height_m: float
 ) -> tuple[SceneObject, ...]:
     cos, sin = np.cos(pose[2]), np.sin(pose[2])
     to_ego = np.array([[cos, sin], [-sin, cos]])
@@ -155,9 +168,10 @@ def _objects(
                     track.name,
                     object_type(track.kind),
                     track.kind,
-                    np.array([x, y, height / 2, length, width, height, heading]),
+                    np.array([x, y, ground_height_m + height / 2, length, width, height, heading]),
                     to_ego @ track.velocity_mps[local],
                     bool(braking),
+                    _indicator(track, local),
                 ),
             )
         )
@@ -168,9 +182,18 @@ def _objects(
         x, y = to_ego @ (statics[i, :2] - pose[:2])
         length, width, height = item.size_m
         heading = float(wrap_angle(statics[i, 2] - pose[2]))
-        box = np.array([x, y, height / 2, length, width, height, heading])
+        box = np.array([x, y, ground_height_m + height / 2, length, width, height, heading])
         found.append((float(np.hypot(x, y)), SceneObject(item.name, item.type, item.type, box, np.zeros(2), False)))
     return tuple(item for _, item in found)
+
+
+def _indicator(track: Track, local: int) -> int:
+    """Which way a vehicle is about to turn: 1 left, -1 right, 0 neither."""
+    if track.kind == "pedestrian":
+        return 0
+    later = min(len(track) - 1, local + round(INDICATOR_AHEAD_S / STEP_S))
+    turn = float(track.center[later, 2] - track.center[local, 2])
+    return 0 if abs(turn) < _INDICATED_TURN_RAD else int(np.sign(turn))
 
 
 class _RouteCompass:
@@ -245,7 +268,8 @@ def frame_records(
     Args:
         route: Roadblock ids of the whole log.
     """
-    cameras = mounted_cameras(preset.image_width_px, preset.image_height_px)
+    vehicle = vehicle_number(name, preset)
+    cameras = cameras_of(preset, vehicle)
     scene_token = token_of(name, "scene")
     records: list[dict[str, Any]] = []
     for number, frame in enumerate(frames):
@@ -275,7 +299,7 @@ def frame_records(
                 "scene_token": scene_token,
                 "map_location": city.location,
                 "roadblock_ids": list(route),
-                "vehicle_name": "veh-00",
+                "vehicle_name": f"veh-{vehicle:02d}",
                 "can_bus": can_bus,
                 "lidar_path": f"{name}/MergedPointCloud/{frame.token}.pcd",
                 "lidar2ego_translation": np.zeros(3),
@@ -314,7 +338,7 @@ def _camera_record(camera: MountedCamera, name: str, token: str, rendered: bool)
         "sensor2lidar_rotation": camera.rotation_ego.copy(),
         "sensor2lidar_translation": camera.translation_ego.copy(),
         "cam_intrinsic": camera.intrinsic.copy(),
-        "distortion": np.zeros(5),
+        "distortion": camera.distortion.copy(),
     }
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from irlvla.types import CAMERA_NAMES
+
 NetworkSource = Literal["berlin", "braunschweig", "random", "grid"]
 
 
@@ -46,6 +48,13 @@ class WorldPreset:
     network_span_m: float
     """Side of the square that is cut out of a city, or covered by a generated network."""
     jpeg_quality: int = 85
+    looks: Literal["plain", "rich"] = "plain"
+    """`plain`: straight cameras and simple bodies, the look that the published demo was trained on; `rich`: nuPlan's
+    cameras, weather, shadows, night, five LiDARs."""
+    lens_distortion: bool = True
+    """Whether rich images keep nuPlan's lens distortion."""
+    ground_height_m: float = 0.0
+    """Height of the street in the ego frame; nuPlan's ego origin is the rear axle, 0.35 m above it."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
 
@@ -74,6 +83,24 @@ PRESETS = {
         warm_up_s=22.0,
         traffic_density=6.0,
         network_span_m=420.0,
+        filter_scenes=False,
+    ),
+    "looks": WorldPreset(
+        name="looks",
+        networks=NETWORKS,
+        train_logs=4,
+        test_logs=4,
+        frames_per_log=16,
+        cameras=CAMERA_NAMES,
+        image_width_px=480,
+        image_height_px=270,
+        lidar=True,
+        simulated_s=40.0,
+        warm_up_s=40.0,
+        traffic_density=9.0,
+        network_span_m=500.0,
+        looks="rich",
+        ground_height_m=-0.35,
         filter_scenes=False,
     ),
     "quick": WorldPreset(
