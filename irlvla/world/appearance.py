@@ -19,7 +19,7 @@ Sky = Literal["clear", "fair", "overcast"]
 # Colours by class; each log takes one palette of a class and jitters it.
 _FOLIAGE = np.array([[52, 78, 38], [64, 88, 44], [74, 92, 40], [58, 74, 46], [96, 92, 42], [120, 92, 40]])
 _LAWN = np.array([[84, 104, 58], [98, 112, 62], [126, 122, 78], [140, 126, 92], [92, 98, 66]])
-_ASPHALT = np.array([[82, 82, 84], [96, 95, 94], [108, 106, 102], [70, 72, 76], [102, 98, 94]])
+_ASPHALT = np.array([[88, 88, 89], [98, 97, 96], [110, 108, 104], [80, 81, 84], [104, 101, 97]])
 _PAVING = np.array([[158, 152, 144], [172, 166, 156], [146, 146, 146], [168, 150, 132], [150, 140, 132]])
 _FACADES = np.array(
     [
@@ -28,7 +28,7 @@ _FACADES = np.array(
         [[150, 92, 74], [168, 112, 88], [132, 84, 70], [186, 150, 124], [120, 104, 96], [196, 182, 164]],
         [[208, 184, 140], [196, 160, 120], [222, 206, 170], [176, 148, 118], [204, 196, 184], [158, 134, 110]],
         [[158, 168, 176], [132, 140, 150], [188, 192, 196], [112, 120, 130], [206, 208, 208], [146, 150, 148]],
-        [[196, 160, 152], [170, 186, 172], [214, 200, 160], [160, 172, 190], [206, 190, 180], [180, 150, 130]],
+        [[190, 166, 156], [176, 182, 172], [208, 198, 168], [168, 174, 182], [206, 194, 184], [176, 154, 136]],
     ]
 )
 
@@ -125,7 +125,7 @@ def random_appearance(rng: np.random.Generator) -> Appearance:
     weather = random_weather(rng)
 
     def jittered(palette: Array, spread: float) -> Array:
-        tint = rng.uniform(1 - spread, 1 + spread, 3) * rng.uniform(1 - spread, 1 + spread)
+        tint = rng.uniform(1 - 0.3 * spread, 1 + 0.3 * spread, 3) * rng.uniform(1 - spread, 1 + spread)
         return linear(np.clip(palette * tint, 0, 255))
 
     greens = _FOLIAGE[rng.choice(len(_FOLIAGE), 3, p=[0.24, 0.24, 0.22, 0.2, 0.06, 0.04])]
@@ -196,19 +196,21 @@ def weather(
         sun_light = np.zeros(3)
         zenith, horizon = np.array([0.004, 0.006, 0.014]), np.array([0.030, 0.026, 0.026])
     if sky == "overcast":
-        grey = {"day": 0.78, "low sun": 0.5, "dusk": 0.16, "night": 0.022}[time_of_day] * (1 - 0.35 * rain)
+        grey = {"day": 0.78, "low sun": 0.5, "dusk": 0.16, "night": 0.022}[time_of_day] * (1 - 0.4 * rain)
         zenith, horizon = grey * np.array([0.92, 0.97, 1.04]), grey * np.array([1.06, 1.06, 1.06])
         clouds = 1.0
     else:
         clouds = float(rng.uniform(0.0, 0.12) if sky == "clear" else rng.uniform(0.3, 0.62))
     # A face turned up sees the whole sky; pi over pi, since albedo here is irradiance in, radiance out.
     sky_light = 0.62 * (0.65 * zenith + 0.35 * horizon) * (1.25 if sky == "overcast" else 1.0)
+    # The camera's white balance leans towards the shade.
+    sky_light = 0.65 * sky_light + 0.35 * sky_light.mean()
     sky_light += 0.1 * sun_light * clouds + 0.02 * sun_light
     ground_light = 0.22 * (sky_light + sun_light * sun[2] * 0.5)
     brightness = rng.uniform(0.85, 1.1)
-    haze_m = float(rng.uniform(450.0, 1600.0))
+    haze_m = float(rng.uniform(700.0, 3000.0))
     if rain > 0:
-        haze_m = float(rng.uniform(260.0, 420.0)) * (1.2 - 0.5 * rain)
+        haze_m = float(rng.uniform(600.0, 1200.0)) * (1.2 - 0.6 * rain)
     if fog > 0:
         haze_m = min(haze_m, 170.0 - 120.0 * fog)
         horizon = 0.5 * horizon + 0.5 * horizon.mean()

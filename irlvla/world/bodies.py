@@ -15,8 +15,9 @@ Array = NDArray[np.float64]
 # Parts whose colour depends on the individual or on what it does now: indices into a livery.
 (
     FIXED, PAINT, SECOND_PAINT, TAIL, BRAKE, HEADLIGHT, LEFT_TURN, RIGHT_TURN, SKIN, TOP, TROUSERS, HAIR, SHOES,
-) = range(-1, 12)  # fmt: skip
-LIVERY_SLOTS = 12
+    METALWORK,
+) = range(-1, 13)  # fmt: skip
+LIVERY_SLOTS = 13
 GAIT_PHASES = 8
 FAR_M = 55.0
 """From here on vehicles are drawn with fewer faces."""
@@ -53,6 +54,9 @@ CLOTHES = np.array(
 )  # fmt: skip
 TROUSERS_COLOURS = np.array(
     [_lin(*rgb) for rgb in ((40, 44, 56), (58, 72, 100), (30, 30, 32), (110, 96, 78), (84, 84, 88), (150, 140, 120))]
+)
+METALWORK_COLOURS = np.array(
+    [_lin(*rgb) for rgb in ((52, 78, 60), (84, 88, 92), (44, 62, 92), (92, 66, 46), (150, 150, 146), (38, 40, 42))]
 )
 SKINS = np.array([_lin(*rgb) for rgb in ((224, 184, 158), (196, 148, 118), (150, 104, 78), (104, 70, 52))])
 HAIRS = np.array([_lin(*rgb) for rgb in ((30, 24, 22), (72, 50, 36), (140, 108, 70), (150, 148, 146), (60, 30, 24))])
@@ -172,12 +176,14 @@ class _Sketch:
                     ring = [(x + share * half_length * np.cos(t), side * y, height / 2 * (1 + share * np.sin(t)))
                             for t in turn]  # fmt: skip
                     self.face(ring, colour, out_of=inner)
-                # The tread, seen from ahead and behind.
-                for end in (-1.0, 1.0):
-                    e = x + end * half_length * 0.92
-                    corners = [(e, side * 0.36, 0.0), (e, side * 0.5, 0.0), (e, side * 0.5, 0.55 * height),
-                               (e, side * 0.36, 0.55 * height)]  # fmt: skip
-                    self.face(corners, _TYRE)
+                if not rims:
+                    continue
+                # The tread, seen from ahead and behind below the body.
+                turns = np.linspace(np.pi + 0.1, 2 * np.pi - 0.1, 5)
+                for t0, t1 in zip(turns[:-1], turns[1:], strict=True):
+                    points = [(x + half_length * np.cos(t), y, height / 2 * (1 + np.sin(t)))
+                              for t, y in ((t0, side * 0.38), (t1, side * 0.38), (t1, side * 0.5), (t0, side * 0.5))]  # fmt: skip
+                    self.face(points, _TYRE, out_of=(x, side * 0.44, height / 2))
 
     def lamps(
         self, x: float, y: tuple[float, float], z: tuple[float, float], left: tuple[float, float, float] | int,
@@ -507,9 +513,9 @@ def _furniture(shape: str) -> Body:
             s.face([(y, 0.1, 0.6), (y, 0.2, 0.6), (y, 0.04, 0.76), (y, 0.0, 0.74)], _TRIM, out_of=inside)
             s.face([(y, -0.02, 0.81), (y, 0.08, 0.81), (y, 0.08, 0.87), (y, -0.02, 0.87)], _TRIM, out_of=inside)
     else:
-        s.box((-0.46, 0.46), (-0.46, 0.46), (0.0, 0.82), SECOND_PAINT, inset=(-0.03, -0.03, -0.03))
+        s.box((-0.46, 0.46), (-0.46, 0.46), (0.0, 0.82), METALWORK, inset=(-0.03, -0.03, -0.03))
         s.box(full, full, (0.82, 0.9), _TRIM)
-        s.box((-0.4, 0.4), (-0.4, 0.4), (0.9, 1.0), SECOND_PAINT, inset=(0.12, 0.12, 0.12))
+        s.box((-0.4, 0.4), (-0.4, 0.4), (0.9, 1.0), METALWORK, inset=(0.12, 0.12, 0.12))
         s.face([(0.497, -0.28, 0.62), (0.497, 0.28, 0.62), (0.502, 0.28, 0.74), (0.502, -0.28, 0.74)], _ARCH)
     return s.body()
 
@@ -582,6 +588,7 @@ def livery(
     colour[TROUSERS] = TROUSERS_COLOURS[rng.integers(len(TROUSERS_COLOURS))]
     colour[HAIR] = HAIRS[rng.integers(len(HAIRS))]
     colour[SHOES] = (_lin(36, 34, 34), _lin(200, 200, 198))[int(rng.uniform() < 0.35)]
+    colour[METALWORK] = METALWORK_COLOURS[rng.integers(len(METALWORK_COLOURS))]
     return Livery(colour, glow)
 
 

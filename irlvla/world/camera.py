@@ -110,9 +110,9 @@ class Film:
         self._bloom = bloom
         self._rain = rain
         light = np.linspace(0.0, _BRIGHTEST, _TONES)
-        # A soft shoulder: white walls and lamps approach white without a hard edge.
-        tone = (1.0 - np.exp(-1.55 * light)) / (1.0 - np.exp(-1.55 * _BRIGHTEST))
-        self._tone = (255.0 * tone ** (1 / 2.2)).astype(np.float32)
+        # A soft shoulder: white walls and lamps approach white without a hard edge; then a camera's usual contrast.
+        tone = ((1.0 - np.exp(-1.6 * light)) / (1.0 - np.exp(-1.6 * _BRIGHTEST))) ** (1 / 2.1)
+        self._tone = (255.0 * (tone - 0.055 * np.sin(2 * np.pi * tone))).astype(np.float32)
         grain = np.random.default_rng(11).normal(0.0, 1.0, (_GRAIN_SIZE, _GRAIN_SIZE))
         self._grain = cv2.GaussianBlur(grain, (0, 0), 0.5).astype(np.float32)
         self._grain /= self._grain.std()
@@ -137,7 +137,7 @@ class Film:
         return image
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _expose(
     image: NDArray[np.uint8], light: Floats, tone: Floats, grain: Floats, shift_u: int, shift_v: int, balance: Array,
     saturation: float, vignette: float, noise: float,
@@ -162,7 +162,7 @@ def _expose(
                 image[v, u, k] = np.uint8(min(255.0, max(0.0, shown)))
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _rain(light: Floats, seed: int, strength: float, brightness: float) -> None:
     """Streaks of drops near the camera."""
     np.random.seed(seed)

@@ -87,7 +87,7 @@ class GroundLight:
         return self._tiles[i, j]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _cast(
     caster: Floats, left: float, low: float, mesh: Mesh, chosen: NDArray[np.int64], sun: Array, noise: Floats
 ) -> None:
@@ -115,7 +115,7 @@ def _cast(
                     rim = 1.0 - s * s - t * t
                     if rim <= 0.0 or blob[2] <= caster[v, u]:
                         continue
-                    if leafy and noise[(v * 5 + p * 31) & 255, (u * 5 + p * 17) & 255] < CUT_OUT * (1.0 - rim) + 0.1:
+                    if leafy and noise[1, (v * 5 + p * 31) & 255, (u * 5 + p * 17) & 255] < CUT_OUT * (1.0 - rim) + 0.1:
                         continue
                     caster[v, u] = blob[2]
             continue
@@ -165,7 +165,7 @@ def _cast(
                         caster[v, u] = height
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _shine(lit: Floats, left: float, low: float, lamps: Array, beams: Array, share: float) -> None:
     rows, columns = lit.shape[0], lit.shape[1]
     reach = int(LAMP_REACH_M / LAMP_CELL_M)
@@ -175,7 +175,7 @@ def _shine(lit: Floats, left: float, low: float, lamps: Array, beams: Array, sha
             for u in range(max(0, int(cx) - reach), min(columns, int(cx) + reach)):
                 dx, dy = (u + 0.5 - cx) * LAMP_CELL_M, (v + 0.5 - cy) * LAMP_CELL_M
                 square = dx * dx + dy * dy + height * height
-                light = 0.9 * share * height * height * height / (square * np.sqrt(square))
+                light = 0.6 * share * height * height * height / (square * np.sqrt(square))
                 lit[v, u, 0] += light
                 lit[v, u, 1] += 0.82 * light
                 lit[v, u, 2] += 0.62 * light
@@ -195,13 +195,13 @@ def _shine(lit: Floats, left: float, low: float, lamps: Array, beams: Array, sha
                 if s < 0.2 or s > far:
                     continue
                 if red:
-                    light = 0.25 * beams[k, 3] * np.exp(-s / 2.0 - (t / 1.4) ** 2)
+                    light = 0.16 * share * beams[k, 3] * np.exp(-s / 2.0 - (t / 1.4) ** 2)
                     lit[v, u, 0] += light
                     lit[v, u, 1] += 0.1 * light
                     lit[v, u, 2] += 0.08 * light
                 else:
                     wide = 1.0 + 0.16 * s
-                    light = 1.1 * beams[k, 3] * min(1.0, s / 3.0) * np.exp(-s / 16.0 - (t / wide) ** 2)
+                    light = 0.5 * share * beams[k, 3] * min(1.0, s / 4.0) * np.exp(-s / 16.0 - (t / wide) ** 2)
                     lit[v, u, 0] += 0.95 * light
                     lit[v, u, 1] += 0.95 * light
                     lit[v, u, 2] += light

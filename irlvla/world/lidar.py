@@ -134,7 +134,7 @@ def sweep(
     return np.concatenate(clouds)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _echoes(
     points: Floats, ids: NDArray[np.int32], planes: Array, mesh: Mesh, view: View, rays: Floats, luck: Floats,
     range_m: float, rain: float, wet: float, haze_m: float,

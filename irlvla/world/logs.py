@@ -269,6 +269,7 @@ def frame_records(
         route: Roadblock ids of the whole log.
     """
     vehicle = vehicle_number(name, preset)
+    vehicle_name = f"veh-{vehicle:02d}"
     cameras = cameras_of(preset, vehicle)
     scene_token = token_of(name, "scene")
     records: list[dict[str, Any]] = []
@@ -299,7 +300,7 @@ def frame_records(
                 "scene_token": scene_token,
                 "map_location": city.location,
                 "roadblock_ids": list(route),
-                "vehicle_name": f"veh-{vehicle:02d}",
+                "vehicle_name": vehicle_name,
                 "can_bus": can_bus,
                 "lidar_path": f"{name}/MergedPointCloud/{frame.token}.pcd",
                 "lidar2ego_translation": np.zeros(3),

@@ -25,7 +25,7 @@ SKY, LAND = -2, -1
 (
     MATT, ASPHALT, PAINT, PAVING, LAWN, CONCRETE, FACADE, ROOF, GLASS, GLOSS, GLOW, FOLIAGE, BARK, STRIPES, FENCE, SIGN,
 ) = range(16)  # fmt: skip
-CUT_OUT = 0.42
+CUT_OUT = 0.56
 """Share of a crown that is gaps, at its rim."""
 
 
@@ -117,7 +117,7 @@ class MeshBuilder:
         )
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def near_shapes(center: Array, radius: Array, reach: Array, x: float, y: float, share: float) -> NDArray[np.int64]:
     """Indices of the shapes within their reach (times `share`) of a place, in their order."""
     found = np.empty(len(radius), dtype=np.int64)
@@ -197,7 +197,7 @@ def blank(view: View) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     return ids, nearness
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _clear(
     ids: NDArray[np.int32], nearness: NDArray[np.float32], rotation: Array, height_m: float, focal: float,
     center_column: float, center_row: float,
@@ -213,15 +213,7 @@ def _clear(
             nearness[v, u] = value if below else 0.0
 
 
-@numba.njit(cache=True)
-def _gap(noise: NDArray[np.float32], px: float, py: float, pz: float, seed: float, rim: float) -> bool:
-    """Whether light passes a crown at a point (px, py, pz) of its unit sphere; more often towards the rim."""
-    u = int((px * 0.9 + pz * 0.35 + 3.0) * 47.0 + seed * 61.0) & 255
-    v = int((py * 0.9 - pz * 0.55 + 3.0) * 47.0 + seed * 37.0) & 255
-    return noise[v, u] < CUT_OUT * (1.15 - rim) + 0.04
-
-
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def draw(
     ids: NDArray[np.int32],
     nearness: NDArray[np.float32],
@@ -239,7 +231,7 @@ def draw(
         planes: [P, 3] out: nearness of each polygon's plane along a ray (x, y, 1) is planes · (x, y, 1).
         mesh: In the frame of the view's origin.
         order: Shapes in drawing order.
-        noise: [256, 256] between 0 and 1, equally often everywhere; cuts gaps into foliage.
+        noise: [2, 256, 256] between 0 and 1; cuts gaps into foliage.
     """
     rotation, origin, focal = view.rotation, view.origin, view.focal
     cu, cv = view.center_column, view.center_row
@@ -373,7 +365,7 @@ def draw(
                             ids[v, u] = p
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _is_bar(
     detail: Array, ray_x: float, ray_y: float, near: float, rotation: Array, origin: Array, focal: float, u: int, v: int
 ) -> bool:
@@ -393,7 +385,7 @@ def _is_bar(
     return s < 0.22
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _draw_blob(
     ids: NDArray[np.int32], nearness: NDArray[np.float32], blob: Array, material: int, seed: float, number: int,
     view: View, mx: float, my: float, mz: float, noise: NDArray[np.float32],
@@ -431,7 +423,12 @@ def _draw_blob(
             t = (-b - np.sqrt(inside)) / a
             if t < NEAR_M or 1.0 / t <= nearness[v, u]:
                 continue
-            if leafy and _gap(noise, ox + t * dx, oy + t * dy, oz + t * dz, seed, inside / a):
-                continue
+            if leafy:
+                # Gaps between leaves, in the plane of the image; more of them towards the crown's rim.
+                fine = max(0.045, 0.8 * t / focal)
+                i = int((t * rx - mx) / fine + seed * 977.0 + 4096.0) & 255
+                j = int((t * ry - my) / fine + seed * 571.0 + 4096.0) & 255
+                if 0.4 * noise[0, j, i] + 0.6 * noise[1, j, i] < CUT_OUT * (1.12 - inside / a):
+                    continue
             nearness[v, u] = 1.0 / t
             ids[v, u] = number

@@ -28,8 +28,8 @@ from irlvla.world.street import StreetLook, add_signals, build_street, look_of_s
 
 Array = NDArray[np.float64]
 
-EGO_SIZE_M = (EGO_LENGTH_M, 2.02, 1.78)
-"""Body without mirrors; the cameras look over its roof."""
+EGO_SIZE_M = (EGO_LENGTH_M, 2.0, 1.58)
+"""Body without mirrors and, since the cameras stand on brackets ahead of it, without the roof's crown."""
 WALKING_MPS = 0.2
 STRIDE_M = 1.45
 LOW_FURNITURE = ("vehicle", "bicycle", "barrier", "generic_object")

@@ -87,25 +87,31 @@ class GroundMaps(NamedTuple):
 
 
 def noise_texture() -> Floats:
-    """[256, 256] smooth noise that tiles, every value in [0, 1] equally frequent."""
+    """[2, 256, 256] noise that tiles, every value in [0, 1] equally frequent: first with waves of all lengths, then fine.
+    """
     rng = np.random.default_rng(1848)
-    total = np.zeros((NOISE_SIZE, NOISE_SIZE))
-    for cells, weight in ((8, 1.0), (16, 0.8), (32, 0.62), (64, 0.48), (128, 0.4)):
+    octaves = []
+    for cells in (8, 16, 32, 64, 128):
         grid = np.pad(rng.normal(size=(cells, cells)), 2, mode="wrap")
         scale = NOISE_SIZE // cells
-        fine = zoom(grid, scale, order=3, mode="grid-wrap", grid_mode=True)
-        total += weight * fine[2 * scale : 2 * scale + NOISE_SIZE, 2 * scale : 2 * scale + NOISE_SIZE]
-    rank = np.empty(total.size)
-    rank[np.argsort(total, axis=None, kind="stable")] = np.linspace(0, 1, total.size)
-    return rank.reshape(total.shape).astype(np.float32)
+        wide = zoom(grid, scale, order=3, mode="grid-wrap", grid_mode=True)
+        octaves.append(wide[2 * scale : 2 * scale + NOISE_SIZE, 2 * scale : 2 * scale + NOISE_SIZE])
+    textures = []
+    for weights in ((1.0, 0.8, 0.62, 0.48, 0.4), (0.0, 0.1, 0.3, 0.8, 1.0)):
+        total = np.tensordot(weights, octaves, axes=1)
+        rank = np.empty(total.size)
+        rank[np.argsort(total, axis=None, kind="stable")] = np.linspace(0, 1, total.size)
+        textures.append(rank.reshape(total.shape))
+    return np.array(textures, dtype=np.float32)
 
 
 def air_of(look: Appearance) -> Air:
     """A log's appearance as the pixel loop reads it."""
     weather = look.weather
     rng = np.random.default_rng([look.seed, 7])
-    grey = 0.18 * (weather.sky_light + weather.sun_light * weather.sun[2]).mean() + 0.035 * weather.lamps
-    gain = look.response.exposure * (0.2 / grey) ** 0.88
+    grey = 0.18 * (weather.sky_light + weather.sun_light * weather.sun[2]).mean() + 0.016 * weather.lamps
+    # The camera evens out most of the difference between noon and night, not all of it.
+    gain = look.response.exposure * 0.55 * (0.38 / grey) ** 0.7
     blocks = np.repeat(rng.gamma(2.0, 0.016, 96), rng.integers(3, 9, 96))[:SKYLINE_COLUMNS]
     skyline = np.resize(blocks, SKYLINE_COLUMNS) + 0.012
     return Air(
@@ -116,7 +122,7 @@ def air_of(look: Appearance) -> Air:
     )  # fmt: skip
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _hash(a: int, b: int, c: int) -> float:
     """A number in [0, 1) that depends on three whole numbers."""
     n = (a * 374761393 + b * 668265263 + c * 974634613 + 12345) & 0x7FFFFFFF
@@ -125,25 +131,25 @@ def _hash(a: int, b: int, c: int) -> float:
     return float((n >> 7) & 0xFFFF) / 65536.0
 
 
-@numba.njit(cache=True)
-def _texture(noise: Floats, x: float, y: float) -> float:
+@numba.njit(cache=True, error_model="numpy")
+def _texture(noise: Floats, layer: int, x: float, y: float) -> float:
     """Noise at a place, between its texels."""
     i, j = np.floor(x), np.floor(y)
     s, t = x - i, y - j
     u, v = int(i) & 255, int(j) & 255
     u1, v1 = (u + 1) & 255, (v + 1) & 255
-    low = noise[v, u] + s * (noise[v, u1] - noise[v, u])
-    high = noise[v1, u] + s * (noise[v1, u1] - noise[v1, u])
+    low = noise[layer, v, u] + s * (noise[layer, v, u1] - noise[layer, v, u])
+    high = noise[layer, v1, u] + s * (noise[layer, v1, u1] - noise[layer, v1, u])
     return low + t * (high - low)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _inside(half: float, offset: float, footprint: float) -> float:
     """Share of a pixel of width `footprint` that lies within `half` of a middle."""
     return min(1.0, max(0.0, (half - abs(offset)) / footprint + 0.5))
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def _sky(air: Air, noise: Floats, x: float, y: float, z: float, detailed: bool) -> tuple[float, float, float]:
     """Radiance of the sky in a unit direction; without clouds and skyline unless `detailed`."""
     up = max(0.0, z)
@@ -165,9 +171,9 @@ def _sky(air: Air, noise: Floats, x: float, y: float, z: float, detailed: bool) 
     if air.clouds > 0.0 and z > 0.005:
         reach = 22.0 / (z + 0.16)
         u, v = air.cloud_u + x * reach, air.cloud_v + y * reach
-        n = 0.68 * _texture(noise, u, v) + 0.32 * _texture(noise, 3.1 * u + 17.0, 3.1 * v)
+        n = 0.68 * _texture(noise, 0, u, v) + 0.32 * _texture(noise, 0, 3.1 * u + 17.0, 3.1 * v)
         if air.clouds >= 1.0:
-            tone = 0.86 + 0.28 * n
+            tone = 0.7 + 0.6 * n * min(1.0, 0.3 + 3.0 * z) + 0.3 * max(0.0, 0.35 - z)
             r, g, b = r * tone, g * tone, b * tone
         else:
             dense = (n - (1.0 - air.clouds) * 0.8 - 0.1) * 4.5
@@ -193,7 +199,7 @@ def _sky(air: Air, noise: Floats, x: float, y: float, z: float, detailed: bool) 
     return r, g, b
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def _sunlit(maps: GroundMaps, air: Air, x: float, y: float, z: float) -> float:
     """Share of the sun that reaches a place."""
     slope_x, slope_y = air.sun[0] / air.sun[2], air.sun[1] / air.sun[2]
@@ -206,16 +212,18 @@ def _sunlit(maps: GroundMaps, air: Air, x: float, y: float, z: float) -> float:
     s, t = u - i, v - j
     # On a wall that faces the sun the height changes within a cell of the map.
     steep = np.sqrt(slope_x * slope_x + slope_y * slope_y)
-    bias = z + 0.07 + (0.8 * maps.cell_m / max(steep, 0.12) if z > 0.0 else 0.0)
-    a = 0.0 if maps.caster[j, i] > bias else 1.0
-    b = 0.0 if maps.caster[j, i + 1] > bias else 1.0
-    c = 0.0 if maps.caster[j + 1, i] > bias else 1.0
-    d = 0.0 if maps.caster[j + 1, i + 1] > bias else 1.0
+    bias = z + 0.05 + (0.8 * maps.cell_m / max(steep, 0.12) if z > 0.0 else 0.0)
+    # Soft in height as well, or low sun would draw the map's cells on the walls.
+    sharp = 12.0 if z == 0.0 else 2.5
+    a = min(1.0, max(0.0, 1.0 - sharp * (maps.caster[j, i] - bias)))
+    b = min(1.0, max(0.0, 1.0 - sharp * (maps.caster[j, i + 1] - bias)))
+    c = min(1.0, max(0.0, 1.0 - sharp * (maps.caster[j + 1, i] - bias)))
+    d = min(1.0, max(0.0, 1.0 - sharp * (maps.caster[j + 1, i + 1] - bias)))
     low, high = a + s * (b - a), c + s * (d - c)
     return low + t * (high - low)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def _lamplight(maps: GroundMaps, x: float, y: float, channel: int) -> float:
     u, v = (x - maps.lit_x) / maps.lit_cell_m - 0.5, (y - maps.lit_y) / maps.lit_cell_m - 0.5
     rows, columns = maps.lit.shape[0], maps.lit.shape[1]
@@ -228,7 +236,7 @@ def _lamplight(maps: GroundMaps, x: float, y: float, channel: int) -> float:
     return low + t * (high - low)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def _facade(
     detail: Array, air: Air, noise: Floats, x: float, y: float, z: float, footprint: float, base: Array
 ) -> tuple[float, float, float, float, float]:
@@ -238,16 +246,17 @@ def _facade(
     s = (x - detail[0]) * detail[2] + (y - detail[1]) * detail[3]
     h0, h1 = _hash(number, 1, air.seed), _hash(number, 2, air.seed)
     r, g, b = base[0], base[1], base[2]
-    stain = _texture(noise, s * 3.0 + number * 13.0, z * 1.6)
-    tone = 0.9 + 0.2 * stain
+    tone = 0.95 + 0.1 * _texture(noise, 0, s * 7.0 + number * 13.0, z * 7.0)
     ground_floor = 3.5 if use != HOUSE else 2.9
     floor = 3.0 + 0.5 * h0
     brick = use == HOUSE and h1 < 0.35
-    if brick and footprint < 0.06:
+    if brick and footprint < 0.03:
         course = z / 0.09 - np.floor(z / 0.09)
         tone *= 0.9 if course < 0.16 else 1.02
     if z < 0.5:
         tone *= 0.72
+    if abs(z - ground_floor) < 0.07 and use != BLIND:
+        tone *= 0.82
     if z > height - 0.4:
         tone *= 1.16 if h0 < 0.5 else 0.8
     r, g, b = r * tone, g * tone, b * tone
@@ -266,7 +275,7 @@ def _facade(
             frame = _inside(0.5 * cell, beside, footprint) * _inside(1.25, z - 1.6, footprint) - window
             if 2.85 < z < 3.4:
                 a, c = _hash(number, 4, air.seed), _hash(number, 5, air.seed)
-                r, g, b = 0.06 + 0.5 * a, 0.06 + 0.35 * c, 0.06 + 0.4 * (1 - a)
+                r, g, b = 0.05 + 0.35 * a, 0.05 + 0.2 * c, 0.05 + 0.22 * (1 - a)
                 # Letters, as dark and light marks.
                 mark = int(np.floor(s / 0.22))
                 if 2.98 < z < 3.27 and _hash(mark, number, 9) < 0.6 and footprint < 0.2:
@@ -274,10 +283,11 @@ def _facade(
                 shine = 0.35 * air.lamps
         elif column == door_at and use != BLIND:
             door = _inside(0.5, beside, footprint) * _inside(1.1, z - 1.1, footprint)
-            a = _hash(number, 6, air.seed)
-            r += door * (0.05 + 0.25 * a - r)
-            g += door * (0.05 + 0.12 * (1 - a) - g)
-            b += door * (0.04 + 0.15 * _hash(number, 7, air.seed) - b)
+            a, c = _hash(number, 6, air.seed), 0.04 + 0.12 * _hash(number, 7, air.seed)
+            # Wood, green, blue or white.
+            r += door * ((1.6 * c if a < 0.45 else (0.5 * c if a < 0.85 else 0.6)) - r)
+            g += door * ((0.9 * c if a < 0.65 else (0.6 * c if a < 0.85 else 0.6)) - g)
+            b += door * ((0.5 * c if a < 0.65 else (1.2 * c if a < 0.85 else 0.58)) - b)
         elif use == HOUSE or use == OFFICE:
             window = _inside(0.27 * cell, beside, footprint) * _inside(0.7, z - 1.75, footprint)
             frame = _inside(0.27 * cell + 0.09, beside, footprint) * _inside(0.79, z - 1.75, footprint) - window
@@ -314,7 +324,7 @@ def _facade(
     return r, g, b, mirror, shine
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy", inline="always")
 def _light_of(
     p: int, ray_x: float, ray_y: float, mesh: Mesh, planes: Array, rotation: Array, origin: Array, pixel_rad: float,
     air: Air, maps: GroundMaps, noise: Floats, out: Array,
@@ -373,35 +383,35 @@ def _light_of(
     if level:
         along = footprint * min(30.0, size / max(1e-3, -wz))
         fine = max(0.0, 1.0 - along * 1.2)
-        grain = _texture(noise, x * 17.0, y * 17.0) - 0.5 if fine > 0.0 else 0.0
-        patch = _texture(noise, x * 0.83 + 31.0, y * 0.83 + 7.0)
+        grain = _texture(noise, 1, x * 23.0, y * 23.0) - 0.5 if fine > 0.0 else 0.0
+        patch = _texture(noise, 0, x * 0.83 + 31.0, y * 0.83 + 7.0)
         if p == LAND or material == LAWN:
             dry = min(1.0, max(0.0, (patch - 0.42) * 3.0)) if p == LAND else 0.25 * patch
-            tuft = 1.0 + 0.75 * fine * grain
+            tuft = 1.0 + 0.42 * fine * grain + 0.2 * (_texture(noise, 0, x * 4.1, y * 4.1) - 0.5)
             r, g, b = air.lawn[0] * tuft, air.lawn[1] * tuft, air.lawn[2] * tuft
             r, g, b = r + dry * (0.24 - r) * 0.5, g + dry * (0.2 - g) * 0.5, b + dry * (0.13 - b) * 0.5
         elif material == ASPHALT or material == PAINT:
-            tone = 1.0 + 0.34 * fine * grain + 0.22 * (patch - 0.5)
+            tone = 1.0 + 0.16 * fine * grain + 0.2 * (patch - 0.5)
             if distance < 30.0:
-                crack = abs(_texture(noise, x * 2.3 + 11.0, y * 2.3 + 5.0) - 0.5)
+                crack = abs(_texture(noise, 0, x * 2.3 + 11.0, y * 2.3 + 5.0) - 0.5)
                 if crack < 0.012:
                     tone *= 0.8 + 0.2 * min(1.0, distance / 30.0)
             if material == ASPHALT:
                 tone *= mesh.detail[p, 0] if mesh.detail[p, 0] > 0.0 else 1.0
                 r, g, b = r * tone, g * tone, b * tone
             else:
-                worn = _texture(noise, x * 9.0 + 3.0, y * 9.0) * (1.15 - 0.3 * patch)
+                worn = _texture(noise, 1, x * 9.0 + 3.0, y * 9.0) * (1.15 - 0.3 * patch)
                 worn = min(1.0, max(0.0, (air.wear - worn) * 5.0)) * fine + (1.0 - fine) * 0.6 * air.wear
-                keep = (1.0 - worn) * (0.93 + 0.3 * grain * fine)
+                keep = (1.0 - worn) * (0.94 + 0.12 * grain * fine)
                 road = 1.05 * tone
                 r = r * keep + air.asphalt[0] * road * (1.0 - keep)
                 g = g * keep + air.asphalt[1] * road * (1.0 - keep)
                 b = b * keep + air.asphalt[2] * road * (1.0 - keep)
             if air.wet > 0.0:
-                pool = min(1.0, max(0.0, (patch - 0.66 + 0.2 * air.wet) * 6.0)) * air.wet
+                pool = min(1.0, max(0.0, (patch - 0.86 + 0.14 * air.wet) * 12.0)) * air.wet
                 dark = 1.0 - 0.45 * air.wet
                 r, g, b = r * dark, g * dark, b * dark
-                smooth = air.wet * (0.25 + 0.75 * pool)
+                smooth = air.wet * (0.2 + 0.1 * grain * fine + 0.6 * pool)
         elif material == PAVING:
             joint = min(abs(x - np.round(x)), abs(y - np.round(y)))
             line = max(0.0, 1.0 - joint / max(0.02, 0.6 * along)) * min(1.0, 0.04 / max(0.02, along))
@@ -422,29 +432,32 @@ def _light_of(
     elif material == FACADE:
         r, g, b, mirror, shine = _facade(mesh.detail[p], air, noise, x, y, z, footprint, mesh.colour[p])
     elif material == FOLIAGE:
-        seed = mesh.detail[p, 0]
-        u = (shade_x * 0.9 + shade_z * 0.35 + 3.0) * 30.0 + seed * 61.0
-        v = (shade_y * 0.9 - shade_z * 0.55 + 3.0) * 30.0 + seed * 37.0
-        leaf = _texture(noise, u, v)
-        leaf += 0.5 * (_texture(noise, 2.7 * u, 2.7 * v) - 0.5)
-        tone = 0.5 + 0.85 * leaf
-        tone *= 0.82 + 0.22 * shade_z
-        r, g, b = r * tone, g * tone, b * tone * 0.95
-        wrap = 0.35
+        # Tufts, in the plane of the image: light and dark leaves, turned this way and that.
+        cx, cy, cz = mesh.center[p, 0] - origin[0], mesh.center[p, 1] - origin[1], mesh.center[p, 2] - origin[2]
+        across = t * ray_x - (rotation[0, 0] * cx + rotation[1, 0] * cy + rotation[2, 0] * cz)
+        down = t * ray_y - (rotation[0, 1] * cx + rotation[1, 1] * cy + rotation[2, 1] * cz)
+        scale = 1.0 / max(0.045, 0.8 * footprint)
+        u, v = across * scale + mesh.detail[p, 0] * 977.0, down * scale + mesh.detail[p, 0] * 571.0
+        leaf = 0.35 * _texture(noise, 0, u, v) + 0.65 * _texture(noise, 1, u, v)
+        turned = _texture(noise, 1, u + 91.0, v + 37.0) - 0.5
+        tone = (0.45 + 1.0 * leaf) * (0.84 + 0.2 * shade_z)
+        r, g, b = r * tone * (1.0 + 0.2 * turned), g * tone, b * tone * 0.92
+        nx, ny, nz = nx + 0.9 * turned, ny - 0.9 * (leaf - 0.5), nz + 0.5 * (leaf - 0.5)
+        wrap = 0.3
     elif material == BARK:
-        tone = 0.7 + 0.6 * _texture(noise, x * 31.0 + y * 23.0, z * 5.0)
+        tone = 0.7 + 0.6 * _texture(noise, 0, x * 31.0 + y * 23.0, z * 5.0)
         r, g, b = r * tone, g * tone, b * tone
     elif material == ROOF:
         course = z * 4.0 - np.floor(z * 4.0)
         tone = 0.86 if course < 0.2 and footprint < 0.12 else 1.0
-        tone *= 0.88 + 0.24 * _texture(noise, x * 5.0, y * 5.0)
+        tone *= 0.88 + 0.24 * _texture(noise, 0, x * 5.0, y * 5.0)
         r, g, b = r * tone, g * tone, b * tone
     elif material == STRIPES:
         s = (x * -ny + y * nx + z) / 0.42
         if s - np.floor(s) < 0.5:
             r, g, b = 0.72, 0.72, 0.7
     elif material == CONCRETE:
-        tone = 0.9 + 0.2 * _texture(noise, (x + y) * 6.0, (z + x - y) * 6.0)
+        tone = 0.9 + 0.2 * _texture(noise, 0, (x + y) * 6.0, (z + x - y) * 6.0)
         r, g, b = r * tone, g * tone, b * tone
     elif material == GLASS or material == GLOSS:
         away = abs((wx * nx + wy * ny + wz * nz) / size)
@@ -485,7 +498,7 @@ def _light_of(
         if mz > 0.0:
             e0, e1, e2 = _sky(air, noise, mx, my, mz, False)
             # Near the horizon the street's other side stands in the way.
-            free = min(1.0, 0.35 + 2.2 * mz)
+            free = min(1.0, 0.25 + 2.0 * mz)
             e0, e1, e2 = e0 * free, e1 * free, e2 * free
         else:
             e0, e1, e2 = 0.16 * air.sky_light[0], 0.16 * air.sky_light[1], 0.16 * air.sky_light[2]
@@ -503,7 +516,7 @@ def _light_of(
         out[k] = out[k] * clear + air.horizon[k] * (1.0 - clear)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def shade(
     image: Floats, ids: NDArray[np.int32], lookup: NDArray[np.int32], rays: Floats, planes: Array,
     mesh: Mesh, view: View, pixel_rad: float, air: Air, maps: GroundMaps, noise: Floats,

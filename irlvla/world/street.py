@@ -630,15 +630,16 @@ def _add_speed_sign(build: MeshBuilder, foot: Array, along: Array, limit_mps: fl
     value = round(limit_mps * 3.6 / 10) * 10 if metric else round(limit_mps * 2.237 / 5) * 5
 
     def plate(y: tuple[float, float], z: tuple[float, float], forward: float, colour: Colour) -> None:
-        a, b = front - forward * along + y[0] * left, front - forward * along + y[1] * left
-        build.face(_wall(a, b, *z), colour, SIGN, reach_m=75.0)
+        # Counter-clockwise for whom it addresses: from his right to his left.
+        a, b = front - forward * along + y[1] * left, front - forward * along + y[0] * left
+        build.face(_wall(a, b, *z), colour, SIGN, one_sided=forward > 0, reach_m=75.0)
 
     if metric:
-        for radius, forward, colour in ((0.42, 0.0, _lin(200, 30, 34)), (0.33, 0.01, _WHITE)):
+        for radius, forward, colour in ((0.42, 0.0, _STEEL), (0.42, 0.01, _lin(200, 30, 34)), (0.33, 0.02, _WHITE)):
             angles = np.linspace(0, 2 * np.pi, 13)[:-1]
-            ring = [front - forward * along + radius * np.cos(t) * left for t in angles]
+            ring = [front - forward * along - radius * np.cos(t) * left for t in angles]
             points = np.array([[*p, 2.35 + radius * np.sin(t)] for p, t in zip(ring, angles, strict=True)])
-            build.face(points, colour, SIGN, reach_m=75.0)
+            build.face(points, colour, SIGN if forward else MATT, one_sided=forward > 0, reach_m=75.0)
         middle, size = 2.35, 0.3
     else:
         plate((-0.36, 0.36), (1.95, 2.85), 0.0, _HOUSING)
@@ -663,7 +664,7 @@ def _add_speed_sign(build: MeshBuilder, foot: Array, along: Array, limit_mps: fl
         )
         for drawn, (ys, zs) in zip(_STROKES[int(digit)], strokes, strict=True):
             if drawn == "1":
-                plate((y + ys[0], y + ys[1]), zs, 0.02, _HOUSING)
+                plate((y + ys[0], y + ys[1]), zs, 0.03, _HOUSING)
 
 
 # --- signals -----------------------------------------------------------------------------------------------------
