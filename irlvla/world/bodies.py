@@ -206,9 +206,9 @@ class _Sketch:
 _CARS: dict[CarForm, dict[str, float]] = {
     "sedan": {"tail": -0.34, "back": -0.17, "roof": 0.06, "screen": 0.235, "deck": 0.66, "belt": 0.63, "bonnet": 0.6,
               "nose": 0.5, "sill": 0.17},
-    "hatchback": {"tail": -0.475, "back": -0.33, "roof": 0.08, "screen": 0.26, "deck": 0.62, "belt": 0.62,
+    "hatchback": {"tail": -0.45, "back": -0.33, "roof": 0.08, "screen": 0.26, "deck": 0.62, "belt": 0.62,
                   "bonnet": 0.6, "nose": 0.5, "sill": 0.16},
-    "suv": {"tail": -0.485, "back": -0.41, "roof": 0.09, "screen": 0.235, "deck": 0.6, "belt": 0.6, "bonnet": 0.6,
+    "suv": {"tail": -0.452, "back": -0.4, "roof": 0.09, "screen": 0.235, "deck": 0.6, "belt": 0.6, "bonnet": 0.6,
             "nose": 0.54, "sill": 0.2},
     "pickup": {"tail": -0.09, "back": -0.05, "roof": 0.14, "screen": 0.265, "deck": 0.6, "belt": 0.6, "bonnet": 0.6,
                "nose": 0.55, "sill": 0.22},
@@ -512,6 +512,14 @@ def _furniture(shape: str) -> Body:
             s.face([(y, -0.12, 0.58), (y, 0.02, 0.58), (y, 0.1, 0.78), (y, -0.02, 0.8)], _TRIM, out_of=inside)
             s.face([(y, 0.1, 0.6), (y, 0.2, 0.6), (y, 0.04, 0.76), (y, 0.0, 0.74)], _TRIM, out_of=inside)
             s.face([(y, -0.02, 0.81), (y, 0.08, 0.81), (y, 0.08, 0.87), (y, -0.02, 0.87)], _TRIM, out_of=inside)
+    elif shape == "shelter":
+        # Of a bus stop: open to the left, where the road is.
+        s.box(full, full, (0.95, 1.0), _TRIM, bottom=True)
+        for x in (-0.47, 0.47):
+            s.box((x - 0.015, x + 0.015), (-0.45, -0.4), (0.0, 0.95), _CHROME)
+            s.face([(x, -0.4, 0.12), (x, 0.2, 0.12), (x, 0.2, 0.86), (x, -0.4, 0.86)], _GLASS, GLASS)
+        s.face([(-0.46, -0.42, 0.12), (0.46, -0.42, 0.12), (0.46, -0.42, 0.9), (-0.46, -0.42, 0.9)], _GLASS, GLASS)
+        s.box((-0.3, 0.3), (-0.36, -0.1), (0.16, 0.19), _lin(150, 112, 70))
     else:
         s.box((-0.46, 0.46), (-0.46, 0.46), (0.0, 0.82), METALWORK, inset=(-0.03, -0.03, -0.03))
         s.box(full, full, (0.82, 0.9), _TRIM)
@@ -525,7 +533,7 @@ def body(shape: str, phase: int = GAIT_PHASES, *, variant: int = 0, simple: bool
     """A body.
 
     Args:
-        shape: car, van, truck, bus, pedestrian, bicycle, traffic_cone, barrier, czone_sign, generic_object.
+        shape: car, van, truck, bus, pedestrian, bicycle, traffic_cone, barrier, czone_sign, shelter, generic_object.
         phase: Of the stride or the pedals, 0 to GAIT_PHASES; GAIT_PHASES stands still.
         variant: Of a car: index into CAR_FORMS; of a pedestrian: 1 wears a coat.
         simple: Fewer faces, for what is far away.

@@ -244,9 +244,7 @@ def _write_log_job(job: _LogJob) -> str:
         return name
     city, scenery, traffic, sensors = _place(job.root, job.preset, job.seed, job.spec_index)
     index = TrafficIndex(traffic, city.offset)
-    frames = key_frames(
-        city, scenery, index, job.drive, name, start_time_us(job.number), ground_height_m=job.preset.ground_height_m
-    )
+    frames = key_frames(city, scenery, index, job.drive, name, start_time_us(job.number))
     blobs = job.root / "sensor_blobs" / spec.data_split / name
     shutil.rmtree(blobs, ignore_errors=True)
     sensors.write(frames, blobs, np.random.default_rng([job.seed, job.number, 5]))

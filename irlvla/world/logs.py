@@ -42,7 +42,7 @@ class SceneObject:
     kind: str
     """SUMO vehicle type where it is traffic, else its type."""
     box: Array
-    """[7] center x, y, z, length, width, height, heading."""
+    """[7] center x, y, z, length, width, height, heading; z above the street, see `boxes_ego`."""
     velocity_mps: Array
     """[2] over ground, ego axes."""
     braking: bool
@@ -92,15 +92,13 @@ def object_type(kind: str) -> str:
 
 
 def key_frames(
-    city: City, scenery: Scenery, index: TrafficIndex, drive: Drive, name: str, start_us: int,
-    *, ground_height_m: float = 0.0,
-) -> list[KeyFrame]:  # fmt: skip
+    city: City, scenery: Scenery, index: TrafficIndex, drive: Drive, name: str, start_us: int
+) -> list[KeyFrame]:
     """Everything known of a drive at its keyframes.
 
     Args:
         name: Log name; tokens derive from it.
         start_us: Time of the first frame.
-        ground_height_m: Height of the street in the ego frame; the preset's.
     """
     edges = route_edges(city, index.traffic, drive)
     track = index.traffic.tracks[drive.track_index]
@@ -128,7 +126,7 @@ def key_frames(
                 float(acceleration[local]),
                 float(yaw_rate[local]),
                 compass.command(str(track.lanes[local]), pose),
-                _objects(index, drive, scenery, statics, step, pose, ground_height_m),
+                _objects(index, drive, scenery, statics, step, pose),
                 lights,
             )
         )
@@ -143,7 +141,7 @@ def _state(connector: Connector, index: TrafficIndex, step: int) -> str:
 
 
 def _objects(
-    index: TrafficIndex, drive: Drive, scenery: Scenery, statics: Array, step: int, pose: Array, ground_height_m: float
+    index: TrafficIndex, drive: Drive, scenery: Scenery, statics: Array, step: int, pose: Array
 ) -> tuple[SceneObject, ...]:
     cos, sin = np.cos(pose[2]), np.sin(pose[2])
     to_ego = np.array([[cos, sin], [-sin, cos]])
@@ -168,7 +166,7 @@ def _objects(
                     track.name,
                     object_type(track.kind),
                     track.kind,
-                    np.array([x, y, ground_height_m + height / 2, length, width, height, heading]),
+                    np.array([x, y, height / 2, length, width, height, heading]),
                     to_ego @ track.velocity_mps[local],
                     bool(braking),
                     _indicator(track, local),
@@ -182,7 +180,7 @@ def _objects(
         x, y = to_ego @ (statics[i, :2] - pose[:2])
         length, width, height = item.size_m
         heading = float(wrap_angle(statics[i, 2] - pose[2]))
-        box = np.array([x, y, ground_height_m + height / 2, length, width, height, heading])
+        box = np.array([x, y, height / 2, length, width, height, heading])
         found.append((float(np.hypot(x, y)), SceneObject(item.name, item.type, item.type, box, np.zeros(2), False)))
     return tuple(item for _, item in found)
 
@@ -260,6 +258,13 @@ def _turn_command(connector: Connector) -> int:
     return COMMANDS.index("right") if change < -_TURN_RAD else COMMANDS.index("straight")
 
 
+def boxes_ego(objects: tuple[SceneObject, ...], preset: WorldPreset) -> Array:
+    """[N, 7] annotated boxes in the ego frame, whose origin is not on the street in every preset."""
+    boxes = np.array([item.box for item in objects]).reshape(-1, 7)
+    boxes[:, 2] += preset.ground_height_m
+    return boxes
+
+
 def frame_records(
     frames: list[KeyFrame], city: City, route: list[str], name: str, preset: WorldPreset, seed: int
 ) -> list[dict[str, Any]]:
@@ -322,7 +327,7 @@ def frame_records(
                 "lidar2ego": np.eye(4),
                 "lidar2global": to_world.copy(),
                 "anns": {
-                    "gt_boxes": np.array([item.box for item in objects]).reshape(-1, 7),
+                    "gt_boxes": boxes_ego(objects, preset),
                     "gt_names": np.array([item.type for item in objects], dtype="<U16"),
                     "gt_velocity_3d": np.array([[*item.velocity_mps, 0.0] for item in objects]).reshape(-1, 3),
                     "instance_tokens": [token_of(frame.token, item.track) for item in objects],

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from irlvla.data.sensors import write_point_cloud
 from irlvla.geometry import EGO_LENGTH_M, REAR_AXLE_TO_CENTER_M
-from irlvla.world import bodies, lidar
+from irlvla.world import bodies
 from irlvla.world.appearance import Appearance, random_appearance
 from irlvla.world.camera import Film, lens_of
 from irlvla.world.city import City
 from irlvla.world.ground_light import GroundLight
+from irlvla.world.lidar import sweep as rich_sweep
 from irlvla.world.logs import KeyFrame, SceneObject, vehicle_number
 from irlvla.world.plain.lidar import sweep as plain_sweep
 from irlvla.world.plain.raster import Light
@@ -32,6 +33,8 @@ EGO_SIZE_M = (EGO_LENGTH_M, 2.0, 1.58)
 """Body without mirrors and, since the cameras stand on brackets ahead of it, without the roof's crown."""
 WALKING_MPS = 0.2
 STRIDE_M = 1.45
+SHELTER_LENGTH_M = 2.5
+"""A longer generic object is a bus stop's shelter."""
 LOW_FURNITURE = ("vehicle", "bicycle", "barrier", "generic_object")
 
 
@@ -84,20 +87,22 @@ class SensorSuite:
             Film(appearance.response, bloom=0.12 + 0.75 * air.lamps, rain=appearance.weather.rain),
         )
 
-    def write(self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator) -> None:
+    def write(self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator, *, lidar: bool = True) -> None:
         """Render a log's images and point clouds into its sensor folder, which bears the log's name.
 
         Args:
             rng: Decides the log's weather, light and paints.
+            lidar: False leaves out point clouds even where the preset has them.
         """
+        lidar = lidar and self._preset.lidar
         if self._preset.looks == "plain":
-            self._plain.write(frames, blobs, rng)
+            self._plain.write(frames, blobs, rng, lidar=lidar)
             return
         look = self.random_look(rng, blobs.name)
         assert isinstance(look, Look)
         for name in self._preset.cameras:
             (blobs / name).mkdir(parents=True, exist_ok=True)
-        if self._preset.lidar:
+        if lidar:
             (blobs / "MergedPointCloud").mkdir(parents=True, exist_ok=True)
         quality = look.appearance.response.jpeg_quality
         for frame in frames:
@@ -105,7 +110,7 @@ class SensorSuite:
             for name, image in zip(self._preset.cameras, images, strict=True):
                 jpeg = simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling="420")
                 (blobs / name / f"{frame.token}.jpg").write_bytes(jpeg)
-            if self._preset.lidar:
+            if lidar:
                 write_point_cloud(blobs / "MergedPointCloud" / f"{frame.token}.pcd", self.sweep(frame, look, rng))
 
     def render(self, frame: KeyFrame, look: "Look | Light") -> list[NDArray[np.uint8]]:
@@ -142,7 +147,7 @@ class SensorSuite:
             return plain_sweep(frame, self._scenery, rng)
         mesh, _ = self._surroundings(frame, look)
         place = frame.ego_pose[:2] - self._city.offset
-        return lidar.sweep(
+        return rich_sweep(
             mesh, place, float(frame.ego_pose[2]), self._preset.ground_height_m, look.appearance.weather, self._noise,
             rng,
         )  # fmt: skip
@@ -175,7 +180,6 @@ class SensorSuite:
             box = item.box.copy()
             box[0] = x + cos * item.box[0] - sin * item.box[1] - self._city.offset[0]
             box[1] = y + sin * item.box[0] + cos * item.box[1] - self._city.offset[1]
-            box[2] -= self._preset.ground_height_m
             box[6] = item.box[6] + heading
             placed.append(_placed(item, box, frame.step, look.appearance.seed, lamps))
             if item.type in LOW_FURNITURE:
@@ -230,8 +234,10 @@ def _placed(item: SceneObject, box: Array, step: int, seed: int, lamps: float) -
         # A low box is no off-roader, a high one no saloon.
         forms = (2, 2, 3, 1) if box[5] > 1.62 else (0, 0, 1, 0)
         form = bodies.body(shape, variant=forms[number % 4] if box[3] < 5.1 else 2, simple=far)
+    elif shape == "generic_object" and box[3] > SHELTER_LENGTH_M:
+        form = bodies.body("shelter")
     else:
-        form = bodies.body(shape, simple=far) if shape in ("van", "truck", "bus") else bodies.body(shape)
+        form = bodies.body(shape, simple=far)
     return bodies.place(form, box, dress)
 
 

@@ -3,11 +3,11 @@ import pytest
 
 from irlvla.geometry import box_corners
 from irlvla.types import CAMERA_NAMES
-from irlvla.world.bodies import body, placed
-from irlvla.world.lidar import RANGE_M, _cast
-from irlvla.world.raster import GLOW, Light, Mesh, MeshBuilder
+from irlvla.world.plain.bodies import body, placed
+from irlvla.world.plain.lidar import RANGE_M, _cast
+from irlvla.world.plain.raster import GLOW, Light, Mesh, MeshBuilder
 from irlvla.world.rig import mounted_cameras
-from irlvla.world.sensors import draw
+from irlvla.world.plain.sensors import draw
 
 ORIGIN = np.zeros(2)
 NOON = Light(np.array([0.0, 0.0, 1.0]), 1.0, 1e9, np.full(3, 200.0), np.full(3, 100.0))
