@@ -127,9 +127,7 @@ def paint_birds_eye(
         for part in shapely.get_parts(line):
             stroke(shapely.get_coordinates(part), STYLE["line"], 0.18)
     fill(_stripes(street.geometries(city.crosswalks.geometries)), STYLE["crosswalk"])
-    fill(
-        street.geometries([city.connector_polygons[c] for c in reds if c in city.connector_polygons]), _RED_TINT
-    )
+    fill(street.geometries([city.connector_polygons[c] for c in reds if c in city.connector_polygons]), _RED_TINT)
     boxes = scene.now.boxes
     for index, corners in enumerate(box_corners(boxes.boxes[:, [0, 1, 6, 3, 4]])):
         colour = OBJECT_COLOURS[OBJECT_TYPES[boxes.types[index]]]

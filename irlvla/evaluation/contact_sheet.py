@@ -47,7 +47,9 @@ def draw_contact_sheet(scenes: SceneSet, *, columns: int = 4) -> Image:
     height, width = cells[0].shape[:2]
     rows = -(-len(cells) // columns)
     sheet = np.full(
-        (rows * (height + GAP_PX) + GAP_PX, min(columns, len(cells)) * (width + GAP_PX) + GAP_PX, 3), 205, dtype=np.uint8
+        (rows * (height + GAP_PX) + GAP_PX, min(columns, len(cells)) * (width + GAP_PX) + GAP_PX, 3),
+        205,
+        dtype=np.uint8,
     )
     for place, cell in enumerate(cells):
         row, column = divmod(place, columns)
@@ -71,7 +73,9 @@ def _cell(scene: Scene, root: Path, data_split: str) -> Image:
     cameras = [scene.now.cameras[name] for name in SHEET_ORDER if name in scene.now.cameras]
     cameras = [camera for camera in cameras if camera.image_path is not None]
     if not cameras:
-        raise DataError(f"scene {scene.token} names no camera image: are the sensor blobs where the data root has them?")
+        raise DataError(
+            f"scene {scene.token} names no camera image: are the sensor blobs where the data root has them?"
+        )
     front = next((camera for camera in cameras if camera.name == "CAM_F0"), cameras[0])
     others = [camera for camera in cameras if camera is not front]
     width, height = FRONT_PX

@@ -69,7 +69,7 @@ class Weather:
     @property
     def words(self) -> str:
         """Weather and time of day for people, such as "night, overcast, rain"."""
-        parts = [self.time_of_day, self.sky]
+        parts: list[str] = [self.time_of_day, self.sky]
         if self.rain > 0:
             parts.append("rain")
         elif self.wet > 0:

@@ -1,8 +1,9 @@
 """Shapes of road users and street furniture, scaled to their boxes: cars with lamps and wheels, people who walk."""
 
+import itertools
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,8 +50,9 @@ CAR_PAINTS = np.array(
 # White, black and greys are what most people drive.
 CAR_PAINT_SHARES = np.array([0.22, 0.19, 0.12, 0.1, 0.1, 0.05, 0.06, 0.05, 0.03, 0.03, 0.03, 0.01, 0.01])
 CLOTHES = np.array(
-    [_lin(*rgb) for rgb in ((178, 44, 46), (42, 74, 140), (58, 110, 74), (212, 186, 84), (110, 72, 118), (224, 222, 216),
-                            (48, 50, 56), (120, 120, 122), (70, 110, 140), (196, 120, 90), (30, 32, 38), (150, 96, 60))]
+    [_lin(*rgb) for rgb in ((178, 44, 46), (42, 74, 140), (58, 110, 74), (212, 186, 84), (110, 72, 118),
+                            (224, 222, 216), (48, 50, 56), (120, 120, 122), (70, 110, 140), (196, 120, 90),
+                            (30, 32, 38), (150, 96, 60))]
 )  # fmt: skip
 TROUSERS_COLOURS = np.array(
     [_lin(*rgb) for rgb in ((40, 44, 56), (58, 72, 100), (30, 30, 32), (110, 96, 78), (84, 84, 88), (150, 140, 120))]
@@ -180,9 +182,9 @@ class _Sketch:
                     continue
                 # The tread, seen from ahead and behind below the body.
                 turns = np.linspace(np.pi + 0.1, 2 * np.pi - 0.1, 5)
-                for t0, t1 in zip(turns[:-1], turns[1:], strict=True):
-                    points = [(x + half_length * np.cos(t), y, height / 2 * (1 + np.sin(t)))
-                              for t, y in ((t0, side * 0.38), (t1, side * 0.38), (t1, side * 0.5), (t0, side * 0.5))]  # fmt: skip
+                for t0, t1 in itertools.pairwise(turns):
+                    ends = ((t0, side * 0.38), (t1, side * 0.38), (t1, side * 0.5), (t0, side * 0.5))
+                    points = [(x + half_length * np.cos(t), y, height / 2 * (1 + np.sin(t))) for t, y in ends]
                     self.face(points, _TYRE, out_of=(x, side * 0.44, height / 2))
 
     def lamps(
@@ -446,14 +448,15 @@ def _bicycle(phase: int) -> Body:
     s = _Sketch()
     turn = np.linspace(0, 2 * np.pi, 13)
     for x in (-0.31, 0.31):
-        for a, b in zip(turn[:-1], turn[1:], strict=True):
+        for a, b in itertools.pairwise(turn):
             ring = [(x + r * np.cos(t), 0.0, 0.195 + r * 1.03 * np.sin(t))
                     for r, t in ((0.15, a), (0.188, a), (0.188, b), (0.15, b))]  # fmt: skip
             s.face(ring, _TYRE)
         for t in turn[:-1:3]:
             c, d = np.cos(t), np.sin(t)
-            s.face([(x - 0.15 * c - 0.004 * d, 0.0, 0.195 - 0.155 * d), (x - 0.15 * c + 0.004 * d, 0.0, 0.195 - 0.155 * d),
-                    (x + 0.15 * c, 0.0, 0.195 + 0.155 * d)], _CHROME)  # fmt: skip
+            rim, hub = (x - 0.15 * c, 0.195 - 0.155 * d), (x + 0.15 * c, 0.195 + 0.155 * d)
+            s.face([(rim[0] - 0.004 * d, 0.0, rim[1]), (rim[0] + 0.004 * d, 0.0, rim[1]), (hub[0], 0.0, hub[1])],
+                   _CHROME)  # fmt: skip
     frame = [((-0.31, 0.195), (-0.06, 0.2)), ((-0.06, 0.2), (-0.13, 0.46)), ((-0.13, 0.42), (0.21, 0.45)),
              ((-0.06, 0.2), (0.21, 0.43)), ((0.31, 0.195), (0.2, 0.52)), ((-0.31, 0.195), (-0.13, 0.42))]  # fmt: skip
     for (x0, z0), (x1, z1) in frame:
@@ -648,7 +651,7 @@ def gather(placed: list[Placed], lights: Mesh) -> Mesh:
     else:
         low = high = np.zeros((0, 3))
 
-    def sorted_out(of: str, of_lights: Array) -> Array:
+    def sorted_out(of: str, of_lights: NDArray[Any]) -> NDArray[Any]:
         """Polygons of all bodies first, then the lights', then the blobs."""
         rows = [getattr(item, of) for item in placed]
         firsts = [row[:p] for row, p in zip(rows, polygons, strict=True)]

@@ -126,7 +126,8 @@ class Film:
             halo = cv2.GaussianBlur(bright, (0, 0), 0.7) + 0.35 * cv2.GaussianBlur(bright, (0, 0), 2.2 * wide)
             light = light + self._bloom * cv2.resize(halo, (width, height), interpolation=cv2.INTER_LINEAR)
         if self._rain > 0:
-            _rain(light, rng.integers(2**31), self._rain, float(np.median(light)) + 0.12)
+            drops = rng.random((int(self._rain * width * 0.45), 4))
+            _draw_rain(light, drops, rng.uniform(-0.12, 0.12), self._rain, float(np.median(light)) + 0.12)
         if self._response.blur_px > 0:
             light = np.asarray(cv2.GaussianBlur(light, (3, 3), self._response.blur_px * max(1.0, width / 480)))
         image = np.empty((height, width, 3), dtype=np.uint8)
@@ -163,16 +164,13 @@ def _expose(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _rain(light: Floats, seed: int, strength: float, brightness: float) -> None:
-    """Streaks of drops near the camera."""
-    np.random.seed(seed)
+def _draw_rain(light: Floats, drops: Array, slant: float, strength: float, brightness: float) -> None:
+    """Streaks of drops near the camera, `drops` [N, 4] in [0, 1): column, row, length, opacity."""
     height, width = light.shape[0], light.shape[1]
-    slant = np.random.uniform(-0.12, 0.12)
-    for _ in range(int(strength * width * 0.45)):
-        u, v = np.random.uniform(0, width), np.random.uniform(-0.1 * height, height)
-        length = np.random.uniform(0.02, 0.09) * height
-        opacity = np.random.uniform(0.06, 0.3) * strength
-        for k in range(int(length)):
+    for n in range(len(drops)):
+        u, v = drops[n, 0] * width, (1.1 * drops[n, 1] - 0.1) * height
+        opacity = (0.06 + 0.24 * drops[n, 3]) * strength
+        for k in range(int((0.02 + 0.07 * drops[n, 2]) * height)):
             row, column = int(v + k), int(u + slant * k)
             if 0 <= row < height and 0 <= column < width:
                 for channel in range(3):

@@ -63,8 +63,8 @@ class GroundLight:
         contact = np.full(caster.shape, 1.0, dtype=np.float32)
         corners = (box_corners(vehicles) - [left, low]) / CELL_M - 0.5
         for ring in np.round(corners * 16).astype(np.int32):
-            cv2.fillConvexPoly(contact, ring, 0.18, cv2.LINE_8, shift=4)  # type: ignore[call-overload]
-        contact = cv2.blur(contact, (5, 5))  # type: ignore[assignment]
+            cv2.fillConvexPoly(contact, ring, 0.18, cv2.LINE_8, shift=4)
+        contact = np.asarray(cv2.blur(contact, (5, 5)), dtype=np.float32)
         lit = np.zeros((0, 0, 3), dtype=np.float32)
         if self._air.lamps > 0:
             size = round(TILES * TILE_M / LAMP_CELL_M)

@@ -60,7 +60,9 @@ class _Face:
 def _faces(lidar: MountedLidar) -> list[_Face]:
     around = lidar.facing_rad is None
     middle = 0.0 if lidar.facing_rad is None else lidar.facing_rad
-    turns = [middle + k * _FACE_RAD for k in (0, 1, 2, 3)] if around else [middle - _FACE_RAD / 2, middle + _FACE_RAD / 2]
+    turns = (
+        [middle + k * _FACE_RAD for k in (0, 1, 2, 3)] if around else [middle - _FACE_RAD / 2, middle + _FACE_RAD / 2]
+    )
     elevations = np.radians(np.linspace(*lidar.elevations_deg, lidar.rings))
     count = lidar.azimuths // 4
     azimuths = (np.arange(count) + 0.5) / count * _FACE_RAD - _FACE_RAD / 2
@@ -178,7 +180,11 @@ def _echoes(
             t, facing = 1.0 / near, near / np.sqrt(c0 * c0 + c1 * c1 + c2 * c2) / size
         else:
             blob = mesh.blobs[p - polygons]
-            ox, oy, oz = (origin[0] - blob[0]) / blob[3], (origin[1] - blob[1]) / blob[3], (origin[2] - blob[2]) / blob[4]
+            ox, oy, oz = (
+                (origin[0] - blob[0]) / blob[3],
+                (origin[1] - blob[1]) / blob[3],
+                (origin[2] - blob[2]) / blob[4],
+            )
             dx, dy, dz = wx / blob[3], wy / blob[3], wz / blob[4]
             a, b = dx * dx + dy * dy + dz * dz, ox * dx + oy * dy + oz * dz
             t = (-b - np.sqrt(max(0.0, b * b - a * (ox * ox + oy * oy + oz * oz - 1.0)))) / a
@@ -194,15 +200,15 @@ def _echoes(
             back = 0.10 * (1.0 - 0.75 * wet)
         elif material == PAINT:
             back = 0.55 * (1.0 - 0.5 * wet)
-        elif material == PAVING or material == CONCRETE:
+        elif material in (PAVING, CONCRETE):
             back = 0.3
-        elif material == LAWN or material == FOLIAGE:
+        elif material in (LAWN, FOLIAGE):
             back = 0.45
         elif material == GLASS:
             back = 0.03
         elif material == GLOSS:
             back *= 0.7
-        elif material == SIGN or material == GLOW:
+        elif material in (SIGN, GLOW):
             # Retroreflective: it answers from afar and at any angle.
             back, facing = 1.6, max(facing, 0.8)
         if material == FOLIAGE:
@@ -210,7 +216,12 @@ def _echoes(
             distance += 0.5 * luck[k, 0] * min(mesh.blobs[p - polygons, 3], 1.0)
             if luck[k, 2] < 0.25:
                 continue
-        strength = back * np.sqrt(max(0.0, facing)) * np.exp(-2.0 * distance / (8.0 * haze_m)) * np.exp(-rain * distance / 90.0)
+        strength = (
+            back
+            * np.sqrt(max(0.0, facing))
+            * np.exp(-2.0 * distance / (8.0 * haze_m))
+            * np.exp(-rain * distance / 35.0)
+        )
         chance = 1.0 - np.exp(-strength * 9000.0 / (distance * distance + 30.0))
         if luck[k, 2] > 0.985 * chance:
             continue

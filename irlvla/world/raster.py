@@ -5,8 +5,7 @@ and the LiDAR reads the same buffers. Shapes on the street's level are painted i
 upright is tested against the nearness drawn so far.
 """
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -149,7 +148,7 @@ def join_meshes(street: Mesh, chosen: NDArray[np.int64], colour: Array, detail: 
     flat, flat_movers = int(cut_flat), moving.flat
     assert flat_movers == 0, "moving things stand on the street, they are not painted on it"
 
-    def together(of_street: Array, of_moving: Array) -> Array:
+    def together(of_street: NDArray[Any], of_moving: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([of_street[faces], of_moving[:movers], of_street[blobs], of_moving[movers:]])
 
     return Mesh(

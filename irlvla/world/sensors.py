@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from irlvla.data.sensors import write_point_cloud
 from irlvla.geometry import EGO_LENGTH_M, REAR_AXLE_TO_CENTER_M
+from irlvla.types import CAMERA_NAMES
 from irlvla.world import bodies
 from irlvla.world.appearance import Appearance, random_appearance
 from irlvla.world.camera import Film, lens_of
@@ -25,7 +26,7 @@ from irlvla.world.raster import Mesh, MeshBuilder, blank, draw, join_meshes, nea
 from irlvla.world.rig import MountedCamera, cameras_of
 from irlvla.world.scenery import Scenery
 from irlvla.world.shading import Air, GroundMaps, air_of, noise_texture, shade
-from irlvla.world.street import StreetLook, add_signals, build_street, look_of_street
+from irlvla.world.street import SignalHead, StreetLook, add_signals, build_street, look_of_street
 
 Array = NDArray[np.float64]
 
@@ -87,6 +88,10 @@ class SensorSuite:
             Film(appearance.response, bloom=0.12 + 0.75 * air.lamps, rain=appearance.weather.rain),
         )
 
+    def signal_heads(self, lane: int) -> tuple[SignalHead, ...]:
+        """Traffic lights of a lane (fid), in the frame of the street; none in the plain look."""
+        return () if self._preset.looks == "plain" else self._street.signals.get(lane, ())
+
     def write(self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator, *, lidar: bool = True) -> None:
         """Render a log's images and point clouds into its sensor folder, which bears the log's name.
 
@@ -125,7 +130,7 @@ class SensorSuite:
         foot = np.array([*place, -self._preset.ground_height_m])
         planes = np.zeros((len(mesh.start) - 1, 3))
         images = []
-        for number, name in enumerate(self._preset.cameras):
+        for name in self._preset.cameras:
             camera = look.cameras[name]
             lens = lens_of(camera)
             view = lens.view(to_mesh @ camera.rotation_ego, to_mesh @ camera.translation_ego + foot)
@@ -137,7 +142,7 @@ class SensorSuite:
                 self._noise,
             )  # fmt: skip
             # Named by token and camera, so that an image does not depend on which others are rendered.
-            rng = np.random.default_rng([zlib.crc32(frame.token.encode()), number, 31])
+            rng = np.random.default_rng([zlib.crc32(frame.token.encode()), CAMERA_NAMES.index(name), 31])
             images.append(look.film.develop(light, rng))
         return images
 

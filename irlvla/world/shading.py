@@ -87,8 +87,7 @@ class GroundMaps(NamedTuple):
 
 
 def noise_texture() -> Floats:
-    """[2, 256, 256] noise that tiles, every value in [0, 1] equally frequent: first with waves of all lengths, then fine.
-    """
+    """[2, 256, 256] noise that tiles, every value in [0, 1] equally frequent: of all wave lengths, and fine alone."""
     rng = np.random.default_rng(1848)
     octaves = []
     for cells in (8, 16, 32, 64, 128):
@@ -288,7 +287,7 @@ def _facade(
             r += door * ((1.6 * c if a < 0.45 else (0.5 * c if a < 0.85 else 0.6)) - r)
             g += door * ((0.9 * c if a < 0.65 else (0.6 * c if a < 0.85 else 0.6)) - g)
             b += door * ((0.5 * c if a < 0.65 else (1.2 * c if a < 0.85 else 0.58)) - b)
-        elif use == HOUSE or use == OFFICE:
+        elif use in (HOUSE, OFFICE):
             window = _inside(0.27 * cell, beside, footprint) * _inside(0.7, z - 1.75, footprint)
             frame = _inside(0.27 * cell + 0.09, beside, footprint) * _inside(0.79, z - 1.75, footprint) - window
     elif use != BLIND or h0 < 0.5:
@@ -390,7 +389,7 @@ def _light_of(
             tuft = 1.0 + 0.42 * fine * grain + 0.2 * (_texture(noise, 0, x * 4.1, y * 4.1) - 0.5)
             r, g, b = air.lawn[0] * tuft, air.lawn[1] * tuft, air.lawn[2] * tuft
             r, g, b = r + dry * (0.24 - r) * 0.5, g + dry * (0.2 - g) * 0.5, b + dry * (0.13 - b) * 0.5
-        elif material == ASPHALT or material == PAINT:
+        elif material in (ASPHALT, PAINT):
             tone = 1.0 + 0.16 * fine * grain + 0.2 * (patch - 0.5)
             if distance < 30.0:
                 crack = abs(_texture(noise, 0, x * 2.3 + 11.0, y * 2.3 + 5.0) - 0.5)
@@ -459,7 +458,7 @@ def _light_of(
     elif material == CONCRETE:
         tone = 0.9 + 0.2 * _texture(noise, 0, (x + y) * 6.0, (z + x - y) * 6.0)
         r, g, b = r * tone, g * tone, b * tone
-    elif material == GLASS or material == GLOSS:
+    elif material in (GLASS, GLOSS):
         away = abs((wx * nx + wy * ny + wz * nz) / size)
         graze = 1.0 - min(1.0, away)
         fresnel = graze * graze * graze * graze * graze
@@ -507,7 +506,7 @@ def _light_of(
         out[1] += mirror * (e1 - out[1] * (0.6 if level else 0.3))
         out[2] += mirror * (e2 - out[2] * (0.6 if level else 0.3))
         toward = mx * air.sun[0] + my * air.sun[1] + mz * air.sun[2]
-        if toward > 0.97 and sun > 0.0 and (material == GLASS or material == GLOSS):
+        if toward > 0.97 and sun > 0.0 and (material in (GLASS, GLOSS)):
             spark = (toward - 0.97) / 0.03
             spark *= spark * (1.6 if material == GLOSS else 2.6)
             for k in range(3):

@@ -20,9 +20,7 @@ from irlvla.world.raster import (
     CONCRETE,
     FACADE,
     FENCE,
-    FOLIAGE,
     GLOW,
-    LAWN,
     MATT,
     MAX_VERTICES,
     PAINT,
@@ -398,7 +396,9 @@ def _add_buildings(build: MeshBuilder, scenery: Scenery, offset: Array, rng: np.
             for _ in range(int(rng.integers(0, 3))):
                 at = middle + rng.uniform(-0.25, 0.25) * (outline[1] - outline[0])
                 size = rng.uniform(1.2, 3.0)
-                _add_box(build, at, turn, (size, size * 0.8), (top, top + rng.uniform(0.8, 2.6)), _GUTTER, reach_m=reach)
+                _add_box(
+                    build, at, turn, (size, size * 0.8), (top, top + rng.uniform(0.8, 2.6)), _GUTTER, reach_m=reach
+                )
         if use == SHOP and rng.uniform() < 0.6:
             _add_awning(build, outline, rng)
 
@@ -587,8 +587,8 @@ def _add_boundary(build: MeshBuilder, a: Array, b: Array, style: int, rng: np.ra
         for at in (a, (a + b) / 2):
             _add_box(build, at, along, (0.1, 0.1), (0.0, 1.25), _DARK_STEEL, reach_m=60.0)
     elif style == 2:
-        for at in np.arange(0.5, length, 0.9):
-            x, y = a + at * along
+        for far in np.arange(0.5, length, 0.9).tolist():
+            x, y = a + far * along
             size = rng.uniform(0.6, 0.7)
             build.blob(x, y, 0.62, size, 0.62, (_OF_FOLIAGE, 0, 0.8), detail=(rng.uniform(),), reach_m=80.0)
     elif style == 3:
@@ -619,8 +619,19 @@ def _beam(a: Array, b: Array, low: float, high: float) -> Array:
     return np.array([[*a, low], [*b, low], [*b, high], [*a, high]])
 
 
-# Which of the seven strokes of a digit are drawn: top, upper left, upper right, middle, lower left, lower right, bottom.
-_STROKES = ("1110111", "0010010", "1011101", "1011011", "0111010", "1101011", "1101111", "1010010", "1111111", "1111011")
+# Which of a digit's seven strokes are drawn: top, upper left, upper right, middle, lower left, lower right, bottom.
+_STROKES = (
+    "1110111",
+    "0010010",
+    "1011101",
+    "1011011",
+    "0111010",
+    "1101011",
+    "1101111",
+    "1010010",
+    "1111111",
+    "1111011",
+)
 
 
 def _add_speed_sign(build: MeshBuilder, foot: Array, along: Array, limit_mps: float, *, metric: bool) -> None:

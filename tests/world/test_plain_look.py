@@ -6,8 +6,8 @@ from irlvla.types import CAMERA_NAMES
 from irlvla.world.plain.bodies import body, placed
 from irlvla.world.plain.lidar import RANGE_M, _cast
 from irlvla.world.plain.raster import GLOW, Light, Mesh, MeshBuilder
-from irlvla.world.rig import mounted_cameras
 from irlvla.world.plain.sensors import draw
+from irlvla.world.rig import mounted_cameras
 
 ORIGIN = np.zeros(2)
 NOON = Light(np.array([0.0, 0.0, 1.0]), 1.0, 1e9, np.full(3, 200.0), np.full(3, 100.0))

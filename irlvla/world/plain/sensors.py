@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from irlvla.data.sensors import write_point_cloud
 from irlvla.world.city import City
+from irlvla.world.logs import KeyFrame, SceneObject
 from irlvla.world.plain import bodies
 from irlvla.world.plain.lidar import sweep
-from irlvla.world.logs import KeyFrame, SceneObject
-from irlvla.world.presets import WorldPreset
 from irlvla.world.plain.raster import Light, Mesh, MeshBuilder, paint, paint_sky
+from irlvla.world.plain.street import add_signals, street_mesh
+from irlvla.world.presets import WorldPreset
 from irlvla.world.rig import MountedCamera, mounted_cameras
 from irlvla.world.scenery import Scenery
-from irlvla.world.plain.street import add_signals, street_mesh
 
 Array = NDArray[np.float64]
 
