@@ -219,7 +219,7 @@ def _echoes(
         strength = (
             back
             * np.sqrt(max(0.0, facing))
-            * np.exp(-2.0 * distance / (8.0 * haze_m))
+            * np.exp(-2.0 * distance / (1.6 * haze_m))
             * np.exp(-rain * distance / 35.0)
         )
         chance = 1.0 - np.exp(-strength * 9000.0 / (distance * distance + 30.0))

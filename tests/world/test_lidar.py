@@ -100,8 +100,8 @@ def test_rain_and_fog_take_far_points_and_add_near_ones() -> None:
         near = np.hypot(points[:, 0], points[:, 1]) < 10
         return int((near & (points[:, 2] > GROUND + 0.5)).sum())
 
-    assert afloat(dry) == 0
-    assert min(afloat(wet), afloat(fog)) > 20
+    # A lamp post or two stands near in any weather.
+    assert min(afloat(wet), afloat(fog)) > afloat(dry) + 20
 
 
 def test_paint_answers_more_brightly_than_asphalt() -> None:
