@@ -68,6 +68,43 @@ def world_build(arguments: Sequence[str]) -> None:
     console.print(f"wrote {options.out}")
 
 
+@dataclass(frozen=True)
+class WorldSheetOptions:
+    """Which scenes are drawn on one page."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """Data root in NAVSIM's layout."""
+    out: Path
+    """JPEG file."""
+    split: str = "world-train"
+    """Split to draw from."""
+    scenes: int = 24
+    """Scenes, evenly over the split."""
+    columns: int = 4
+    """Scenes side by side."""
+    quality: int = 80
+    """JPEG quality, 1 to 100."""
+
+
+def world_sheet(arguments: Sequence[str]) -> None:
+    """`irlvla world sheet ROOT --split SPLIT --out sheet.jpg`"""
+    import numpy as np
+
+    from irlvla.data.scenes import open_scenes
+    from irlvla.errors import DataError
+    from irlvla.evaluation.contact_sheet import write_contact_sheet
+
+    options = parse(WorldSheetOptions, arguments, "world sheet")
+    scenes = open_scenes(options.data, options.split)
+    if len(scenes) == 0:
+        raise DataError(f"split {options.split!r} of {options.data} has no scene: is the scene filter too narrow?")
+    count = max(1, min(options.scenes, len(scenes)))
+    shown = np.unique(np.linspace(0, len(scenes) - 1, count).round().astype(int))
+    tokens = [scenes.tokens[int(index)] for index in shown]
+    write_contact_sheet(scenes.subset(tokens), options.out, columns=options.columns, quality=options.quality)
+    console.print(f"wrote {options.out}: {len(tokens)} of {len(scenes)} scenes")
+
+
 def _train(arguments: Sequence[str], stage: Literal["imitation", "reward", "ppo"], earlier: Sequence[str]) -> None:
     """Parse the options of one stage, whose defaults a recipe gives, and run it.
 

@@ -64,6 +64,7 @@ def draw_camera(
     *,
     plans: Sequence[DrawnPlan] = (),
     boxes: Boxes | None = None,
+    street_z_m: float | None = None,
     width_px: int = 960,
 ) -> Image:
     """A camera image with annotated objects as wire frames and plans as ribbons on the street.
@@ -73,6 +74,7 @@ def draw_camera(
         image: [H, W, 3] RGB, uint8.
         plans: Drawn in this order, so the last lies on top.
         boxes: Annotated objects; a cross marks the front of each.
+        street_z_m: Height of the street in the ego frame; judged by the boxes if left out.
         width_px: Width of the result; the height keeps the image's proportions.
     Returns:
         [h, width_px, 3] RGB, uint8.
@@ -84,9 +86,10 @@ def draw_camera(
     view = lens(camera, (stored_width, stored_height), (width_px, height_px))
     if boxes is not None:
         _draw_boxes(picture, boxes, view)
-    ground_z_m = 0.0 if boxes is None else ground_height_m(boxes)
+    if street_z_m is None:
+        street_z_m = 0.0 if boxes is None else ground_height_m(boxes)
     for index, plan in enumerate(plans):
-        _draw_ribbon(picture, plan, view, ground_z_m, RIBBON_WIDTH_M * min(len(plans) - index, 3))
+        _draw_ribbon(picture, plan, view, street_z_m, RIBBON_WIDTH_M * min(len(plans) - index, 3))
     return picture
 
 

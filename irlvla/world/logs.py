@@ -11,9 +11,9 @@ from irlvla.geometry import wrap_angle
 from irlvla.types import COMMANDS
 from irlvla.world.city import City, Connector
 from irlvla.world.drives import Drive, TrafficIndex, is_red, route_edges
-from irlvla.world.motion import STEP_S
+from irlvla.world.motion import STEP_S, Track
 from irlvla.world.presets import WorldPreset
-from irlvla.world.rig import MountedCamera, mounted_cameras
+from irlvla.world.rig import MountedCamera, cameras_of
 from irlvla.world.scenery import Scenery
 
 Array = NDArray[np.float64]
@@ -25,6 +25,10 @@ SIGNAL_REACH_M = 150.0
 COMMAND_REACH_M = 25.0
 _TURN_RAD = np.radians(30.0)
 _BASE_TIME_US = 1_630_000_000_000_000
+INDICATOR_AHEAD_S = 3.0
+_INDICATED_TURN_RAD = np.radians(20.0)
+VEHICLES = 40
+"""How many vehicles drive the logs of a world."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,12 @@ class SceneObject:
     kind: str
     """SUMO vehicle type where it is traffic, else its type."""
     box: Array
-    """[7] center x, y, z, length, width, height, heading."""
+    """[7] center x, y, z, length, width, height, heading; z above the street, see `boxes_ego`."""
     velocity_mps: Array
     """[2] over ground, ego axes."""
     braking: bool
+    indicator: int = 0
+    """1 where it signals to the left, -1 to the right."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,11 @@ def log_name(location: str, number: int, seed: int) -> str:
     """A log name in nuPlan's fashion, unique within a world."""
     hour, minute = 10 + number // 3600, number // 60 % 60
     return f"2021.{1 + seed % 12:02d}.{1 + number % 28:02d}.{hour}.{minute:02d}.{number % 60:02d}_veh-00_{location}"
+
+
+def vehicle_number(name: str, preset: WorldPreset) -> int:
+    """Which vehicle drives a log; with the plain look there is only one."""
+    return 0 if preset.looks == "plain" else int(token_of(name, "vehicle"), 16) % VEHICLES
 
 
 def object_type(kind: str) -> str:
@@ -159,6 +170,7 @@ def _objects(
                     np.array([x, y, height / 2, length, width, height, heading]),
                     to_ego @ track.velocity_mps[local],
                     bool(braking),
+                    _indicator(track, local),
                 ),
             )
         )
@@ -172,6 +184,15 @@ def _objects(
         box = np.array([x, y, height / 2, length, width, height, heading])
         found.append((float(np.hypot(x, y)), SceneObject(item.name, item.type, item.type, box, np.zeros(2), False)))
     return tuple(item for _, item in found)
+
+
+def _indicator(track: Track, local: int) -> int:
+    """Which way a vehicle is about to turn: 1 left, -1 right, 0 neither."""
+    if track.kind == "pedestrian":
+        return 0
+    later = min(len(track) - 1, local + round(INDICATOR_AHEAD_S / STEP_S))
+    turn = float(track.center[later, 2] - track.center[local, 2])
+    return 0 if abs(turn) < _INDICATED_TURN_RAD else int(np.sign(turn))
 
 
 class _RouteCompass:
@@ -238,6 +259,13 @@ def _turn_command(connector: Connector) -> int:
     return COMMANDS.index("right") if change < -_TURN_RAD else COMMANDS.index("straight")
 
 
+def boxes_ego(objects: tuple[SceneObject, ...], preset: WorldPreset) -> Array:
+    """[N, 7] annotated boxes in the ego frame, whose origin is not on the street in every preset."""
+    boxes = np.array([item.box for item in objects]).reshape(-1, 7)
+    boxes[:, 2] += preset.ground_height_m
+    return boxes
+
+
 def frame_records(
     frames: list[KeyFrame], city: City, route: list[str], name: str, preset: WorldPreset, seed: int
 ) -> list[dict[str, Any]]:
@@ -246,7 +274,9 @@ def frame_records(
     Args:
         route: Roadblock ids of the whole log.
     """
-    cameras = mounted_cameras(preset.image_width_px, preset.image_height_px)
+    vehicle = vehicle_number(name, preset)
+    vehicle_name = f"veh-{vehicle:02d}"
+    cameras = cameras_of(preset, vehicle)
     scene_token = token_of(name, "scene")
     records: list[dict[str, Any]] = []
     for number, frame in enumerate(frames):
@@ -276,7 +306,7 @@ def frame_records(
                 "scene_token": scene_token,
                 "map_location": city.location,
                 "roadblock_ids": list(route),
-                "vehicle_name": "veh-00",
+                "vehicle_name": vehicle_name,
                 "can_bus": can_bus,
                 "lidar_path": f"{name}/MergedPointCloud/{frame.token}.pcd",
                 "lidar2ego_translation": np.zeros(3),
@@ -298,7 +328,7 @@ def frame_records(
                 "lidar2ego": np.eye(4),
                 "lidar2global": to_world.copy(),
                 "anns": {
-                    "gt_boxes": np.array([item.box for item in objects]).reshape(-1, 7),
+                    "gt_boxes": boxes_ego(objects, preset),
                     "gt_names": np.array([item.type for item in objects], dtype="<U16"),
                     "gt_velocity_3d": np.array([[*item.velocity_mps, 0.0] for item in objects]).reshape(-1, 3),
                     "instance_tokens": [token_of(frame.token, item.track) for item in objects],
@@ -315,7 +345,7 @@ def _camera_record(camera: MountedCamera, name: str, token: str, rendered: bool)
         "sensor2lidar_rotation": camera.rotation_ego.copy(),
         "sensor2lidar_translation": camera.translation_ego.copy(),
         "cam_intrinsic": camera.intrinsic.copy(),
-        "distortion": np.zeros(5),
+        "distortion": camera.distortion.copy(),
     }
 
 

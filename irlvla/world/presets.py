@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from irlvla.types import CAMERA_NAMES
+
 CitySource = Literal["berlin", "braunschweig", "koenigs_wusterhausen", "ingolstadt", "bremen", "braunschweig_crossing"]
 GeneratedSource = Literal["random", "grid", "spider", "roundabouts", "arterial"]
 FileSource = Literal["osm", "opendrive", "sumo"]
@@ -72,6 +74,13 @@ class WorldPreset:
     network_span_m: float
     """Side of the square that is cut out of a city, or covered by a generated network."""
     jpeg_quality: int = 85
+    looks: Literal["plain", "rich"] = "plain"
+    """`plain`: straight cameras and simple bodies, the look that the published demo was trained on; `rich`: nuPlan's
+    cameras, weather, shadows, night, five LiDARs."""
+    lens_distortion: bool = True
+    """Whether rich images keep nuPlan's lens distortion."""
+    ground_height_m: float = 0.0
+    """Height of the street in the ego frame; nuPlan's ego origin is the rear axle, 0.35 m above it."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
     hard_logs: int = 0
@@ -146,6 +155,24 @@ PRESETS = {
         network_span_m=420.0,
         filter_scenes=False,
     ),
+    "looks": WorldPreset(
+        name="looks",
+        networks=NETWORKS,
+        train_logs=4,
+        test_logs=4,
+        frames_per_log=16,
+        cameras=CAMERA_NAMES,
+        image_width_px=480,
+        image_height_px=270,
+        lidar=True,
+        simulated_s=40.0,
+        warm_up_s=40.0,
+        traffic_density=9.0,
+        network_span_m=500.0,
+        looks="rich",
+        ground_height_m=-0.35,
+        filter_scenes=False,
+    ),
     "quick": WorldPreset(
         name="quick",
         networks=NETWORKS,
@@ -192,6 +219,8 @@ PRESETS = {
         warm_up_s=60.0,
         traffic_density=6.0,
         network_span_m=800.0,
+        looks="rich",
+        ground_height_m=-0.35,
         connected_trips=True,
         road_works_per_km=0.6,
         standing_vehicles_per_km=0.5,
@@ -213,6 +242,8 @@ PRESETS = {
         traffic_density=6.0,
         network_span_m=450.0,
         filter_scenes=False,
+        looks="rich",
+        ground_height_m=-0.35,
         connected_trips=True,
         road_works_per_km=1.5,
         standing_vehicles_per_km=1.5,
