@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import shapely
@@ -136,36 +137,20 @@ def build_context(scene: Scene, city_map: CityMap) -> ScoringContext:
             f"has {len(scene.history)} history and {len(scene.future)} future frames, scoring needs "
             f"{HISTORY_FRAMES} and {PLAN_POSES}",
         )
-    logged_route = _route(scene, city_map)
     now = scene.now
     ego_state = _ego_state(now)
     ego_pose = ego_state[:3]
     following = (now, *scene.future[:PLAN_POSES])
-
-    route = correct_route(city_map, ego_pose, logged_route)
-    lanes = lanes_of_route(city_map, route)
-    if not lanes:
-        raise SceneDataError(scene.token, "no block of the route has a lane; log and map do not match")
-    geometries, kinds, ids = nearby_polygons(city_map, ego_pose)
-    start = start_lane(city_map, ego_pose, lanes, shapely.STRtree(geometries), ids)
-    is_lane = np.array([city_map.has_lane(int(lane)) for lane in ids], dtype=np.bool_)
-    road = Road(
-        polygon_set(geometries), kinds, np.isin(ids, lanes) & is_lane, centerline(city_map, start, lanes, route)
-    )
+    logged_route = _route(scene, city_map)
+    ahead = _road_ahead(scene, city_map)
+    road = ahead.road
 
     lights = red_lights(following, set(lanes_of_route(city_map, logged_route)), city_map)
     tracks = interpolate_tracks(following)
     replay = replayed(tracks, ego_pose)
     traffic = traffic_from_boxes(replay.boxes, replay.present, replay.types, replay.first_speed_mps)
 
-    proposal, pdm_poses = _pdm_closed(
-        road,
-        ego_state,
-        interpolate_tracks([now]),
-        red_lights([now], set(lanes), city_map),
-        city_map.speed_limit_mps(start),
-    )
-    pdm_reference = reference_of_proposal(pdm_poses, now.time_us)
+    proposal, pdm_reference = _pdm_closed(now, ahead, city_map)
     pdm_rollout = simulate(pdm_reference, ego_state)
     pdm = score_rollouts(road, traffic, lights, pdm_rollout[None], None)
 
@@ -198,17 +183,51 @@ def build_context(scene: Scene, city_map: CityMap) -> ScoringContext:
     )
 
 
-def _pdm_closed(
-    road: Road, ego_state: Array, current: Tracks, lights: RedLights, speed_limit_mps: float | None
-) -> tuple[int, Array]:
-    """PDM-Closed's choice among its proposals, and that proposal's poses [41, 3]."""
-    expected = forecast(current, ego_state[:3], lights)
-    poses = proposals(road.centerline, ego_state, speed_limit_mps, expected)
-    scores = score_rollouts(road, expected.traffic, expected.lights, simulate(poses, ego_state), None)
+class _RoadAhead(NamedTuple):
+    """The road along the corrected route, as far as it is known from the present frame."""
+
+    road: Road
+    lanes: list[int]
+    """Lanes and connectors of the route."""
+    start: int
+    """Lane of the ego vehicle."""
+
+
+def _road_ahead(scene: Scene, city_map: CityMap) -> _RoadAhead:
+    ego_pose = _ego_state(scene.now)[:3]
+    route = correct_route(city_map, ego_pose, _route(scene, city_map))
+    lanes = lanes_of_route(city_map, route)
+    if not lanes:
+        raise SceneDataError(scene.token, "no block of the route has a lane; log and map do not match")
+    geometries, kinds, ids = nearby_polygons(city_map, ego_pose)
+    start = start_lane(city_map, ego_pose, lanes, shapely.STRtree(geometries), ids)
+    is_lane = np.array([city_map.has_lane(int(lane)) for lane in ids], dtype=np.bool_)
+    road = Road(
+        polygon_set(geometries), kinds, np.isin(ids, lanes) & is_lane, centerline(city_map, start, lanes, route)
+    )
+    return _RoadAhead(road, lanes, start)
+
+
+def pdm_closed_plan(scene: Scene, city_map: CityMap) -> Array:
+    """What PDM-Closed would drive, [41, 3] reference poses (world) every 0.1 s; needs no future.
+
+    Raises:
+        SceneDataError: The scene has no route, or one the map does not know.
+    """
+    return _pdm_closed(scene.now, _road_ahead(scene, city_map), city_map)[1]
+
+
+def _pdm_closed(now: Frame, ahead: _RoadAhead, city_map: CityMap) -> tuple[int, Array]:
+    """PDM-Closed's choice among its proposals, and the reference poses [41, 3] that it makes of it."""
+    ego_state = _ego_state(now)
+    lights = red_lights([now], set(ahead.lanes), city_map)
+    expected = forecast(interpolate_tracks([now]), ego_state[:3], lights)
+    poses = proposals(ahead.road.centerline, ego_state, city_map.speed_limit_mps(ahead.start), expected)
+    scores = score_rollouts(ahead.road, expected.traffic, expected.lights, simulate(poses, ego_state), None)
     best_m = (scores.progress_m * scores.gate).max()
     share = ego_progress(scores.progress_m, scores.gate, best_m, 1.0)
     choice = int(np.argmax(epdms(scores.with_progress(share))))
-    return choice, poses[choice]
+    return choice, reference_of_proposal(poses[choice], now.time_us)
 
 
 def _digest(*parts: bytes) -> bytes:

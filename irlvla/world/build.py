@@ -183,7 +183,8 @@ def _completed(jobs: dict[Future[Any], Any]) -> Iterator[Future[Any]]:
         yield future
 
 
-def _network_seed(seed: int, index: int) -> int:
+def network_seed(seed: int, index: int) -> int:
+    """Seed of a preset's network number `index` in the world of `seed`."""
     return int(np.random.default_rng([seed, index, 3]).integers(2**31))
 
 
@@ -199,7 +200,7 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
         return
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    place_seed = _network_seed(seed, index)
+    place_seed = network_seed(seed, index)
     network = write_network(spec.source, preset.network_span_m, place_seed, folder)
     simulate_traffic(network, preset, place_seed, folder)
     city, scenery, traffic, _ = _place(out, preset, seed, index)
@@ -223,7 +224,7 @@ def _place(out: Path, preset: WorldPreset, seed: int, index: int) -> tuple[City,
     spec = preset.networks[index]
     folder = _workshop(out, spec)
     city = read_city(folder / "network.net.xml", spec.location, np.array(ORIGINS[spec.location]))
-    scenery = lay_out_scenery(city, _network_seed(seed, index))
+    scenery = lay_out_scenery(city, network_seed(seed, index))
     return city, scenery, read_recording(folder, preset), SensorSuite(city, scenery, preset)
 
 

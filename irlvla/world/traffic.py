@@ -22,6 +22,13 @@ STEP_S = 0.1
 EGO_TYPE_PREFIX = "ego"
 """Vehicle types with the ego vehicle's outline; any of them may become the ego of a log."""
 
+DRIVING_OPTIONS = (
+    "--step-length", str(STEP_S), "--step-method.ballistic", "--lateral-resolution", "0.8", "--ignore-route-errors",
+    "--collision.action", "none", "--time-to-teleport", "90", "--extrapolate-departpos",
+    "--no-step-log", "--no-warnings", "--xml-validation", "never",
+)  # fmt: skip
+"""How SUMO drives, whether a run is recorded or somebody takes part in it."""
+
 
 @dataclass(frozen=True)
 class RecordedTraffic:
@@ -198,14 +205,11 @@ def simulate_traffic(network: Path, preset: WorldPreset, seed: int, folder: Path
         "sumo",
         [
             "-n", str(network), "-r", "demand.rou.xml", "-a", "signals.add.xml", "--seed", str(seed % 2**31),
-            "--begin", "0", "--end", f"{preset.warm_up_s + preset.simulated_s:.1f}", "--step-length", str(STEP_S),
-            "--step-method.ballistic", "--lateral-resolution", "0.8", "--ignore-route-errors",
-            "--collision.action", "none", "--time-to-teleport", "90", "--extrapolate-departpos",
+            "--begin", "0", "--end", f"{preset.warm_up_s + preset.simulated_s:.1f}", *DRIVING_OPTIONS,
             "--fcd-output", "vehicles.csv", "--person-fcd-output", "persons.csv",
             "--fcd-output.attributes", "id,x,y,angle,speed,type,lane",
             "--output.column-separator", ";", "--precision", "4", "--device.fcd.begin", f"{preset.warm_up_s:.1f}",
             "--vehroute-output", "routes.xml", "--vehroute-output.last-route", "--vehroute-output.write-unfinished",
-            "--no-step-log", "--no-warnings", "--xml-validation", "never",
         ],
         folder,
     )  # fmt: skip
