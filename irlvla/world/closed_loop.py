@@ -22,7 +22,8 @@ from irlvla.geometry import EGO_LENGTH_M, EGO_WHEEL_BASE_M, REAR_AXLE_TO_CENTER_
 from irlvla.simulation.bicycle import AX, HEADING, STEERING, VX, YAW_ACCELERATION, YAW_RATE, X, Y
 from irlvla.simulation.reference import reference_poses
 from irlvla.simulation.tracker import simulate
-from irlvla.types import HISTORY_FRAMES, OBJECT_TYPES, PLAN_STEP_S, Array, Frame, Scene
+from irlvla.types import HISTORY_FRAMES, OBJECT_TYPES, PLAN_POSES, PLAN_STEP_S, Array, Frame, Scene
+from irlvla.world.city import Connector
 from irlvla.world.drives import FRAME_STEPS
 from irlvla.world.lidar import sweep
 from irlvla.world.live_traffic import LiveTraffic, Snapshot
@@ -67,6 +68,10 @@ _SMOOTHING_LAG_STEPS = 20
 _ROUTE_BEHIND_EDGES = 3
 _JUDGED_REACH_M = 30.0
 _START_US = 1_700_000_000_000_000
+
+
+class NoDriveError(RunError):
+    """No car in this traffic has a route to drive; another seed may have one."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,8 @@ class ClosedLoop:
         Returns:
             What there is to be seen when the driver takes over.
         Raises:
-            RunError: SUMO dies, or no car in this traffic has a route to drive.
+            NoDriveError: No car in this traffic has a route to drive.
+            RunError: SUMO dies.
         """
         self.close()
         self._driver: Driver = driver
@@ -191,7 +197,7 @@ class ClosedLoop:
         return self._moments[-1]
 
     @property
-    def blobs(self) -> Path:
+    def _blobs(self) -> Path:
         """Folder of this drive's images and point clouds; it goes when the next drive begins."""
         assert self._folder is not None
         return Path(self._folder.name) / "blobs"
@@ -208,10 +214,7 @@ class ClosedLoop:
         if self._traffic is None or self._end is not None:
             raise RuntimeError("no drive is going on: begin one with start()")
         before = self._moments[-1]
-        if self._driver == "plans":
-            moments = self._follow(plan)
-        else:
-            moments = self._let_sumo_drive()
+        moments = self._follow(plan) if self._driver == "plans" else self._let_sumo_drive()
         self._moments = [before, *moments]
         self.states += [moment.ego_state for moment in moments]
         self._time_step += len(moments)
@@ -224,6 +227,24 @@ class ClosedLoop:
         if len(moments) == FRAME_STEPS:
             self.frames.append(self._observe(moments[-1], len(self.frames)))
         return Stretch(tuple(self._moments), judgement, self._end)
+
+    def run_out(self) -> None:
+        """Let the last plan, or SUMO's driver, drive on after the end, so that its four seconds are known in full.
+
+        Adds `PLAN_POSES` - 1 frames without sensors and as many half seconds of states; nothing is judged any more.
+        """
+        if self._end is None or self._traffic is None:
+            raise RuntimeError("the drive is not over")
+        for half_second in range(1, PLAN_POSES):
+            if self._driver == "plans":
+                moments = self._drive_along(self._rollout[FRAME_STEPS * half_second :])
+            else:
+                moments = self._let_sumo_drive()
+            if len(moments) < FRAME_STEPS:
+                return
+            self._moments = [self._moments[-1], *moments]
+            self.states += [moment.ego_state for moment in moments]
+            self.frames.append(self._frame(moments[-1], len(self.frames))[1])
 
     def close(self) -> None:
         """End the drive and remove its files."""
@@ -245,9 +266,8 @@ class ClosedLoop:
         lane = moment.snapshot.ego.lane if moment.snapshot.ego is not None else ""
         near = np.flatnonzero(np.hypot(*(self._signal_xy - pose[:2]).T) < SIGNAL_REACH_M)
         lights = []
-        for index in near:
-            connector = self._signalled[index]
-            letter = self._letter(moment, index)
+        for connector in (self._signalled[index] for index in near):
+            letter = _letter(connector, moment)
             lights.append((connector, letter in "rRu", letter))
         return KeyFrame(
             token,
@@ -300,7 +320,7 @@ class ClosedLoop:
             if self._driver == "sumo":
                 self._snapshots += [traffic.step() for _ in range(_SMOOTHING_LAG_STEPS)]
             return
-        raise RunError(
+        raise NoDriveError(
             f"no car at {self.place.spec.location} has {MIN_ROUTE_M:.0f} m to drive within {_SEARCH_S:.0f} s: give "
             "another seed, or a preset with a larger network or more traffic"
         )
@@ -322,7 +342,6 @@ class ClosedLoop:
 
     def _follow(self, plan: Array | None) -> list[Moment]:
         """Track a plan for half a second, and let the traffic see it."""
-        assert self._traffic is not None
         poses = np.asarray(plan, dtype=np.float64) if plan is not None else np.zeros(0)
         if poses.shape not in {(8, 3), (40, 3)}:
             raise ValueError(f"a plan is [8, 3] or [40, 3] poses, got shape {poses.shape}")
@@ -330,7 +349,12 @@ class ClosedLoop:
             raise ValueError("the plan holds NaN or infinite poses")
         state = self._moments[-1].ego_state
         reference = reference_poses(poses[None], state[:3], self.frames[-1].time_us)
-        states = simulate(reference, state)[0]
+        self._rollout = simulate(reference, state)[0]
+        return self._drive_along(self._rollout)
+
+    def _drive_along(self, states: Array) -> list[Moment]:
+        """Half a second along simulated states, of which the first is now."""
+        assert self._traffic is not None
         offset = self.place.city.offset
         front_m = REAR_AXLE_TO_CENTER_M + EGO_LENGTH_M / 2
         moments = []
@@ -373,34 +397,41 @@ class ClosedLoop:
     # --- what is to be seen ----------------------------------------------------------------------------------------
 
     def _observe(self, moment: Moment, number: int) -> Frame:
-        """A keyframe with its sensors, through the records of a log and their reader."""
+        """A keyframe with its sensors, whose files are kept as long as a scene may show them."""
+        key_frame, frame = self._frame(moment, number)
+        if not self._sensors:
+            return frame
+        if number >= HISTORY_FRAMES:
+            past = self.frames[number - HISTORY_FRAMES]
+            for path in (*(camera.image_path for camera in past.cameras.values()), past.lidar_path):
+                if path is not None:
+                    path.unlink(missing_ok=True)
         preset = self.place.preset
-        # 17 characters mark a scene without a human to compare with.
-        token = token_of(self.name, self._driver, number) + "c"
-        frame = self.key_frame(moment, token, number)
-        if self._sensors:
-            blobs = self.blobs / self.name
-            for camera, image in zip(preset.cameras, self.place.sensors.render(frame, self.light), strict=True):
-                folder = blobs / camera
-                folder.mkdir(parents=True, exist_ok=True)
-                jpeg = simplejpeg.encode_jpeg(image, quality=preset.jpeg_quality, colorspace="RGB")
-                (folder / f"{token}.jpg").write_bytes(jpeg)
-            if preset.lidar:
-                (blobs / "MergedPointCloud").mkdir(parents=True, exist_ok=True)
-                points = sweep(frame, self.place.scenery, self._noise)
-                write_point_cloud(blobs / "MergedPointCloud" / f"{token}.pcd", points)
-        (record,) = frame_records([frame], self.place.city, self.route, self.name, preset, self._seed)
-        return frame_from_record(record, self.blobs if self._sensors else None)
+        images = self.place.sensors.render(key_frame, self.light)
+        for name, image in zip(preset.cameras, images, strict=True):
+            path = frame.cameras[name].image_path
+            assert path is not None
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(simplejpeg.encode_jpeg(image, quality=preset.jpeg_quality, colorspace="RGB"))
+        if frame.lidar_path is not None:
+            frame.lidar_path.parent.mkdir(parents=True, exist_ok=True)
+            write_point_cloud(frame.lidar_path, sweep(key_frame, self.place.scenery, self._noise))
+        return frame
 
-    def _letter(self, moment: Moment, index: int) -> str:
-        signal = self._signalled[index].signal
-        assert signal is not None
-        state = moment.snapshot.signals.get(signal[0], "")
-        return state[signal[1]] if signal[1] < len(state) else "O"
+    def _frame(self, moment: Moment, number: int) -> tuple[KeyFrame, Frame]:
+        """A moment as a keyframe, and that as the reader of logs gives it."""
+        # 17 characters mark a scene without a human to compare with.
+        key_frame = self.key_frame(moment, token_of(self.name, number) + "c", number)
+        preset = self.place.preset
+        (record,) = frame_records([key_frame], self.place.city, self.route, self.name, preset, self._seed)
+        if not preset.lidar:
+            record["lidar_path"] = None
+        return key_frame, frame_from_record(record, self._blobs if self._sensors else None)
 
     def _red(self, moment: Moment) -> Set[int]:
-        near = np.flatnonzero(np.hypot(*(self._signal_xy - moment.ego_state[:2]).T) < SIGNAL_REACH_M)
-        return {self._signalled[index].fid for index in near if self._letter(moment, index) in "rRu"}
+        near = np.flatnonzero(np.hypot(*(self._signal_xy - moment.ego_state[:2]).T) < _JUDGED_REACH_M)
+        connectors = (self._signalled[index] for index in near)
+        return {connector.fid for connector in connectors if _letter(connector, moment) in "rRu"}
 
     def _visible(self, moment: Moment) -> tuple[SceneObject, ...]:
         pose = moment.ego_state[:3]
@@ -443,6 +474,15 @@ class ClosedLoop:
             np.concatenate([boxes, self._static_boxes[near]]),
             np.array([user.speed_mps for user in users] + [0.0] * len(statics)),
         )
+
+
+def _letter(connector: Connector, moment: Moment) -> str:
+    """State of a connector's light, as SUMO writes it; "O" where there is none."""
+    if connector.signal is None:
+        return "O"
+    light, link = connector.signal
+    state = moment.snapshot.signals.get(light, "")
+    return state[link] if link < len(state) else "O"
 
 
 def _states_of(track: Track, offset: Array) -> Array:

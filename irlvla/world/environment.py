@@ -14,8 +14,8 @@ from irlvla.data.sensors import POINT_FIELDS, load_image, load_point_cloud
 from irlvla.errors import ConfigError
 from irlvla.geometry import ego_to_world, world_to_ego
 from irlvla.types import COMMANDS, HISTORY_FRAMES, PLAN_POSES, Array, Scene
-from irlvla.world.closed_loop import FRAME_STEPS, ClosedLoop, Moment, Stretch
-from irlvla.world.overview import CAMERAS_PX, SIDE_PX, Overview
+from irlvla.world.closed_loop import ClosedLoop, Moment, Stretch
+from irlvla.world.overview import Overview
 from irlvla.world.place import Place, held_out_networks, open_place
 from irlvla.world.presets import PRESETS
 
@@ -102,7 +102,9 @@ class DriveEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         self._plan_world: Array | None = None
         low = np.array([-_MAX_BACK_M, -_MAX_ASIDE_M, -np.pi], dtype=np.float32)
         high = np.array([_MAX_AHEAD_M, _MAX_ASIDE_M, np.pi], dtype=np.float32)
-        self.action_space = spaces.Box(np.tile(low, (PLAN_POSES, 1)), np.tile(high, (PLAN_POSES, 1)), dtype=np.float32)
+        plans = spaces.Box(np.tile(low, (PLAN_POSES, 1)), np.tile(high, (PLAN_POSES, 1)), dtype=np.float32)
+        self._lowest, self._highest = plans.low, plans.high
+        self.action_space = plans
         images = (len(self._preset.cameras), self._preset.image_height_px, self._preset.image_width_px, 3)
         self.observation_space = spaces.Dict(
             {
@@ -149,7 +151,7 @@ class DriveEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         plan = np.asarray(action, dtype=np.float64)
         if plan.shape != (PLAN_POSES, 3) or not np.isfinite(plan).all():
             raise ValueError(f"an action is [{PLAN_POSES}, 3] finite poses, got shape {plan.shape}: {plan}")
-        plan = np.clip(plan, self.action_space.low, self.action_space.high)  # type: ignore[attr-defined]
+        plan = np.clip(plan, self._lowest, self._highest)
         self._plan_world = ego_to_world(plan, loop.now.ego_state[:3])
         before_m = loop.progress_m
         stretch = loop.advance(plan)
@@ -159,7 +161,7 @@ class DriveEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         terminated = stretch.end is not None and not truncated
         return self._observation(loop.scene), reward, terminated, truncated, self._info(loop, stretch)
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """Cameras and the view from above of now [SIDE_PX, CAMERAS_PX + SIDE_PX, 3] RGB."""
         if self.render_mode is None:
             return None
@@ -239,6 +241,6 @@ class DriveEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
                 "red_lights_run": len(judgement.red_lights_run),
                 "off_road": bool(judgement.off_road.any()),
                 "wrong_way": bool(judgement.wrong_way.any()),
-                "moved_m": judgement.moved_m,
+                "moved_m": float(judgement.moved_m.sum()),
             }
         return info

@@ -194,7 +194,7 @@ class LiveTraffic:
 
     def __init__(self, network: Path, demand: Path, seed: int) -> None:
         # SUMO's last words, for the error message; unnamed, so that nothing is left behind.
-        self._messages = tempfile.TemporaryFile()
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as SUMO runs)
         self._step = 0
         self._ego = ""
         self._followed: dict[str, _Body | _Walker] = {}
@@ -215,12 +215,14 @@ class LiveTraffic:
                 # It reports every try on standard output, which is not its to write on.
                 with contextlib.redirect_stdout(io.StringIO()):
                     self._sumo: Any = traci.connect(port, _CONNECT_TRIES, "127.0.0.1", self._process, _CONNECT_EVERY_S)
-                    return
+                # It listens before it has read its files.
+                self._sumo.simulation.getTime()
+                return
             except (traci.TraCIException, traci.FatalTraCIError) as error:
                 self._stop()
                 # Another program may have taken the port in the meantime.
                 if attempt + 1 == _START_TRIES or "port" not in self._last_words():
-                    raise RunError(f"SUMO does not start on {network}: {self._last_words() or error}") from error
+                    raise RunError(f"SUMO does not start on {network} {self._death()}") from error
 
     @property
     def process_id(self) -> int:
@@ -364,22 +366,20 @@ class LiveTraffic:
         try:
             yield
         except (traci.FatalTraCIError, OSError) as error:
-            exit_code = self._process.poll()
-            if exit_code is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    exit_code = self._process.wait(1.0)
-            words = self._last_words()
             self._stop()
             raise RunError(
-                f"SUMO died {self.time_s:.1f} s into the simulation (exit code {exit_code}"
-                + (f", its last words: {words}" if words else "")
-                + "); what is finished is kept: give the same command again, and another seed if it dies there again"
+                f"SUMO died {self.time_s:.1f} s into the simulation {self._death()}; what is finished is kept: give "
+                "the same command again, and another seed if it dies there again"
             ) from error
+
+    def _death(self) -> str:
+        words = self._last_words()
+        return f"(exit code {self._process.returncode}" + (f", its last words: {words})" if words else ")")
 
     def _last_words(self) -> str:
         self._messages.seek(0)
         lines = self._messages.read().decode(errors="replace").splitlines()
-        errors = [line for line in lines if "rror" in line] or lines
+        errors = [line for line in lines if line.startswith("Error")] or lines
         return errors[-1].strip() if errors else ""
 
     def _stop(self) -> None:

@@ -133,7 +133,7 @@ class _View:
         if not lines:
             return []
         far = np.hypot(*(reach[:, :2] - self._at).T) - reach[:, 2]
-        return [lines[index] for index in np.flatnonzero(far < VIEW_M)]
+        return [lines[int(index)] for index in np.flatnonzero(far < VIEW_M)]
 
     def fill(self, canvas: Image, outlines: Sequence[Outline], reach: Array, colour: tuple[int, int, int]) -> None:
         for outline in self.near(outlines, reach):

@@ -1,8 +1,9 @@
-"""What truly happens while somebody drives: collisions and whose fault they are, red lights, leaving the road, progress.
+"""What truly happens while somebody drives: collisions and whose fault they are, red lights, lost roads, progress.
 
 The rules are the scorer's own (`irlvla.scoring`), applied to what was driven instead of to what was planned.
 """
 
+from collections import deque
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
@@ -21,10 +22,11 @@ from irlvla.simulation.paths import path_progress, project
 from irlvla.simulation.polygons import box_touches_polygon, boxes_touch, polygon_set
 from irlvla.simulation.route import centerline, correct_route, lanes_of_route, start_lane
 from irlvla.simulation.traffic import traffic_from_boxes
-from irlvla.types import OBJECT_TYPES, Array
+from irlvla.types import OBJECT_TYPES, ROLLOUT_STATES, Array
 
-GOAL_MARGIN_M = 12.0
-"""The route counts as driven this far before its end, where SUMO takes vehicles off the road."""
+GOAL_MARGIN_M = 50.0
+"""The route counts as driven this far before its end, where SUMO takes vehicles off the road: what comes after the last
+plan belongs to the drive's record too."""
 
 _TOUCH_REACH_M = 16.0
 _LAY_OUT_AGAIN_M = 40.0
@@ -68,9 +70,8 @@ class Judgement:
     """[T] some corner lies on no road, intersection or car park."""
     wrong_way: NDArray[np.bool_]
     """[T] the center lies in no lane of the route and in no intersection."""
-    wrong_way_m: float
-    moved_m: float
-    """Distance driven."""
+    moved_m: Array
+    """[T] distance driven in each step."""
 
     @property
     def is_clean(self) -> bool:
@@ -107,6 +108,8 @@ class Referee:
         self._connector_polygons = polygon_set([city_map.connector_polygons[c] for c in self._connectors])
         self._progress_m = project(self.centerline, *ego_boxes(ego_pose_world)[:2])[0]
         self._start_m = self._progress_m
+        # Speeds by name, as far back as a rollout reaches: the scorer judges by the speed when it first saw something.
+        self._speeds: deque[dict[str, float]] = deque(maxlen=ROLLOUT_STATES)
         self._touched: set[str] = set()
         self._on_connectors: set[int] = set()
 
@@ -127,6 +130,7 @@ class Referee:
     def begin(self, state: Array, objects: Objects) -> None:
         """Take note of what the ego vehicle touches and stands on already; it is not held against the driver."""
         corners = footprints(state[None, None]).corners[0, 0]
+        self._speeds.append(_speeds(objects))
         self._touched = {name for name, _ in _touching(corners, objects)}
         self._on_connectors = set(self._standing_on(corners))
 
@@ -153,6 +157,7 @@ class Referee:
         run: list[int] = []
         for step in range(1, len(states)):
             corners = ego.corners[0, step]
+            self._speeds.append(_speeds(objects[step]))
             touching = _touching(corners, objects[step])
             for name, row in touching:
                 if name not in self._touched:
@@ -174,22 +179,18 @@ class Referee:
             tuple(run),
             areas.non_drivable[0, 1:],
             wrong_way,
-            float(moved[wrong_way].sum()),
-            float(moved.sum()),
+            moved,
         )
 
     def _is_at_fault(self, states: Array, objects: Sequence[Objects], name: str, kind: int) -> bool:
         boxes = np.zeros((1, len(states), 5))
         present = np.zeros((1, len(states)), dtype=np.bool_)
-        first_speed = None
         for step, around in enumerate(objects):
             if name in around.names:
-                row = around.names.index(name)
-                boxes[0, step], present[0, step] = around.boxes[row], True
-                if first_speed is None:
-                    first_speed = float(around.speed_mps[row])
+                boxes[0, step], present[0, step] = around.boxes[around.names.index(name)], True
+        first_speed = next(speeds[name] for speeds in self._speeds if name in speeds)
         ego = footprints(states[None])
-        traffic = traffic_from_boxes(boxes, present, np.array([kind]), np.array([first_speed or 0.0]))
+        traffic = traffic_from_boxes(boxes, present, np.array([kind]), np.array([first_speed]))
         return bool(collision(traffic, ego, ego_areas(self._road, ego))[0] < 1.0)
 
     def _standing_on(self, corners: Array) -> list[int]:
@@ -208,6 +209,10 @@ class Referee:
         geometries, kinds, ids = nearby_polygons(self._map, ego_pose_world)
         is_lane = np.array([self._map.has_lane(int(lane)) for lane in ids], dtype=np.bool_)
         return Road(polygon_set(geometries), kinds, np.isin(ids, self._lanes) & is_lane, np.zeros((0, 3)))
+
+
+def _speeds(objects: Objects) -> dict[str, float]:
+    return dict(zip(objects.names, objects.speed_mps.tolist(), strict=True))
 
 
 def _touching(ego_corners: Array, objects: Objects) -> list[tuple[str, int]]:
