@@ -111,7 +111,7 @@ class ClosedLoop:
         self.place = place
         self.time_limit_s = time_limit_s
         self._sensors = sensors
-        self._traffic: LiveTraffic | None = None
+        self.traffic: LiveTraffic | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         city = place.city
         self._signalled = [connector for connector in city.connectors if connector.signal is not None]
@@ -151,8 +151,8 @@ class ClosedLoop:
         demand = self.place.write_demand(
             int(rng.integers(2**31)), _SEARCH_S + self.time_limit_s + 10.0, Path(self._folder.name)
         )
-        self._traffic = LiveTraffic(self.place.network, demand, int(rng.integers(2**31)))
-        self._traffic.run_until(preset.warm_up_s)
+        self.traffic = LiveTraffic(self.place.network, demand, int(rng.integers(2**31)))
+        self.traffic.run_until(preset.warm_up_s)
         self._snapshots: list[Snapshot] = []
         self._choose_ego(rng)
         self.light = random_light(rng)
@@ -173,7 +173,7 @@ class ClosedLoop:
         self.referee.begin(now.ego_state, self._objects(now))
         self._moments = [now]
         if driver == "plans":
-            self._traffic.take_over()
+            self.traffic.take_over()
         return self.scene
 
     @property
@@ -211,7 +211,7 @@ class ClosedLoop:
             ValueError: The plan has another shape, or poses that are not finite.
             RunError: SUMO dies.
         """
-        if self._traffic is None or self._end is not None:
+        if self.traffic is None or self._end is not None:
             raise RuntimeError("no drive is going on: begin one with start()")
         before = self._moments[-1]
         moments = self._follow(plan) if self._driver == "plans" else self._let_sumo_drive()
@@ -233,7 +233,7 @@ class ClosedLoop:
 
         Adds `PLAN_POSES` - 1 frames without sensors and as many half seconds of states; nothing is judged any more.
         """
-        if self._end is None or self._traffic is None:
+        if self._end is None or self.traffic is None:
             raise RuntimeError("the drive is not over")
         for half_second in range(1, PLAN_POSES):
             if self._driver == "plans":
@@ -248,9 +248,9 @@ class ClosedLoop:
 
     def close(self) -> None:
         """End the drive and remove its files."""
-        if self._traffic is not None:
-            self._traffic.close()
-            self._traffic = None
+        if self.traffic is not None:
+            self.traffic.close()
+            self.traffic = None
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -286,8 +286,8 @@ class ClosedLoop:
 
     def _choose_ego(self, rng: np.random.Generator) -> None:
         """Find a car that drives well and far enough, and let SUMO drive it under watch."""
-        assert self._traffic is not None
-        traffic, city = self._traffic, self.place.city
+        assert self.traffic is not None
+        traffic, city = self.traffic, self.place.city
         give_up_s = traffic.time_s + _SEARCH_S
         tried: set[str] = set()
         while traffic.time_s < give_up_s:
@@ -354,21 +354,21 @@ class ClosedLoop:
 
     def _drive_along(self, states: Array) -> list[Moment]:
         """Half a second along simulated states, of which the first is now."""
-        assert self._traffic is not None
+        assert self.traffic is not None
         offset = self.place.city.offset
         front_m = REAR_AXLE_TO_CENTER_M + EGO_LENGTH_M / 2
         moments = []
         for step in range(1, FRAME_STEPS + 1):
             x, y, heading = states[step, :3]
             front = (float(x + front_m * np.cos(heading) - offset[0]), float(y + front_m * np.sin(heading) - offset[1]))
-            snapshot = self._traffic.step(front, float(heading), on_route=not self._lost_steps[1])
+            snapshot = self.traffic.step(front, float(heading), on_route=not self._lost_steps[1])
             moments.append(Moment(snapshot, states[step]))
         return moments
 
     def _let_sumo_drive(self) -> list[Moment]:
-        assert self._traffic is not None
+        assert self.traffic is not None
         if self._snapshots[-1].ego is not None:
-            self._snapshots += [self._traffic.step() for _ in range(FRAME_STEPS)]
+            self._snapshots += [self.traffic.step() for _ in range(FRAME_STEPS)]
         states = self._sumo_states()
         first = self.now.step - self._snapshots[0].step + 1
         steps = range(first, min(first + FRAME_STEPS, len(states)))

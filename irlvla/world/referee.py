@@ -12,7 +12,6 @@ import shapely
 from numpy.typing import NDArray
 
 from irlvla.data.maps import CityMap
-from irlvla.errors import RunError
 from irlvla.geometry import box_corners, ego_boxes
 from irlvla.scoring.collision import collision
 from irlvla.scoring.drivable_area import ego_areas
@@ -85,18 +84,14 @@ class Referee:
 
     Args:
         city_map: The city.
-        roadblock_ids: The route, as logs give it.
+        roadblock_ids: The route, as logs give it; not empty.
         ego_pose_world: [3] rear axle at the start.
-    Raises:
-        RunError: The map has no lane on the route.
     """
 
     def __init__(self, city_map: CityMap, roadblock_ids: Sequence[str], ego_pose_world: Array) -> None:
         self._map = city_map
         route = correct_route(city_map, ego_pose_world, list(dict.fromkeys(int(block) for block in roadblock_ids)))
         lanes = lanes_of_route(city_map, route)
-        if not lanes:
-            raise RunError(f"no block of the route has a lane on the map of {city_map.location}")
         self._lanes = np.array(lanes, dtype=np.int64)
         self._road = self._lay_out_road(ego_pose_world)
         geometries, _, ids = nearby_polygons(city_map, ego_pose_world)

@@ -1,5 +1,6 @@
 """Others see the ego vehicle: they brake, queue and yield; and a SUMO that dies says so."""
 
+import itertools
 import math
 import os
 import signal
@@ -93,7 +94,9 @@ def test_cross_traffic_waits_for_an_ego_that_stands_in_the_junction(priority: Pl
     traffic.close()
     box = _ego_box((middle, y), 0.0)
     assert not any(_touches(user, box) for s in snapshots[150:] for user in s.users)
-    waiting = [user for user in snapshots[-1].users if user.speed_mps < 0.2 and math.dist(user.center[:2], box[:2]) < 25]
+    waiting = [
+        user for user in snapshots[-1].users if user.speed_mps < 0.2 and math.dist(user.center[:2], box[:2]) < 25
+    ]
     assert {user.name for user in waiting} == {"v1.car0", "v2.car0"}
 
 
@@ -155,7 +158,7 @@ def test_bodies_follow_their_front_without_jumps(priority: Place, tmp_path: Path
     assert headings[0] == pytest.approx(math.pi / 2, abs=0.05)
     assert headings[-1] == pytest.approx(0.0, abs=0.05)
     assert np.abs(np.diff(headings)).max() < 0.12
-    moved = np.array([math.dist(a.center[:2], b.center[:2]) for a, b in zip(turns, turns[1:], strict=False)])
+    moved = np.array([math.dist(a.center[:2], b.center[:2]) for a, b in itertools.pairwise(turns)])
     speeds = np.array([user.speed_mps for user in turns])
     assert np.abs(moved / 0.1 - speeds[1:]).max() < 1.5
     # The car's direction of motion at its middle is near its heading: it does not slide.
