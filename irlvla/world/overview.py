@@ -104,9 +104,10 @@ class Overview:
             picture[top : top + len(shown), column * width : (column + 1) * width] = shown
         picture[:, CAMERAS_PX:] = self.draw(loop, moment, plan)
         for row, text in enumerate(words):
-            at = (CAMERAS_PX + 12, 26 + 24 * row)
-            cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 4, cv2.LINE_AA)
-            cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.55, _INK, 1, cv2.LINE_AA)
+            x, y = CAMERAS_PX + 12, 26 + 24 * row
+            # A shadow, so that the words can be read on any ground.
+            for at, colour in (((x + 1, y + 1), (0, 0, 0)), ((x, y), _INK)):
+                cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.55, colour, 1, cv2.LINE_AA)
         return picture
 
 
