@@ -46,7 +46,7 @@ from irlvla.world.sensors import random_light
 
 Image = NDArray[np.uint8]
 
-Driver = Literal["plans", "sumo"]
+DrivenBy = Literal["plans", "sumo"]
 """Who moves the ego vehicle: plans, or SUMO's own driver as the human of this world."""
 
 End = Literal["route driven", "collision", "off the road", "off the route", "time limit"]
@@ -130,7 +130,7 @@ class ClosedLoop:
     """Roadblock ids of the whole route."""
     light: Light
 
-    def start(self, seed: int, driver: Driver = "plans") -> Scene:
+    def start(self, seed: int, driver: DrivenBy = "plans") -> Scene:
         """Begin a drive.
 
         Args:
@@ -144,7 +144,7 @@ class ClosedLoop:
             RunError: SUMO dies.
         """
         self.close()
-        self._driver: Driver = driver
+        self._driver: DrivenBy = driver
         self._folder = tempfile.TemporaryDirectory(prefix="irlvla-drive-")
         rng = np.random.default_rng([seed, 61])
         preset = self.place.preset

@@ -1,18 +1,13 @@
-"""Makes the embedded world known to Gymnasium.
+"""Importing this module makes the embedded world known to Gymnasium, which has no plugins of its own since 1.0.
 
-Gymnasium calls `register_environments` by itself where irlvla is installed (entry point `gymnasium.envs`), in the name
-space `irlvla`; it costs nothing until an environment is made.
+Example:
+    >>> import gymnasium, irlvla.world.registration
+    >>> gymnasium.spec("irlvla/Drive-v0").entry_point
+    'irlvla.world.environment:DriveEnv'
 """
 
 import gymnasium
 
 ENVIRONMENT = "irlvla/Drive-v0"
 
-
-def register_environments() -> None:
-    """Register `irlvla/Drive-v0`."""
-    if ENVIRONMENT not in gymnasium.registry:
-        gymnasium.register(ENVIRONMENT, entry_point="irlvla.world.environment:DriveEnv")
-
-
-register_environments()
+gymnasium.register(ENVIRONMENT, entry_point="irlvla.world.environment:DriveEnv")
