@@ -482,3 +482,56 @@ def doctor(arguments: Sequence[str]) -> None:
         raise DataError(f"{arguments[0]} has {errors} kind{'s' if errors > 1 else ''} of error")
     if not options.json:
         console.print(f"{arguments[0]}: no errors, {len(findings)} warnings and notes")
+
+
+@dataclass(frozen=True)
+class DriveOptions:
+    """Who drives, where and how often."""
+
+    drivers: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Run folders of stage imitation or ppo (NAME=RUN gives one a name of its own), or built-in drivers: human (SUMO's
+    own driver), constant-velocity, pdm-closed."""
+    policy: tuple[str, ...] = ()
+    """The same, as an option."""
+    out: Path = field(kw_only=True)
+    """Folder for the table and one file a drive; the same command goes on with it."""
+    world: str = "tiny"
+    """Preset whose held-out networks are driven."""
+    drives: int = 10
+    """Drives of each driver, on routes that SUMO's own driver manages."""
+    seconds: float = 60.0
+    """Longest drive."""
+    seed: int = 0
+    """Seed of the world and of the drives."""
+    video: bool = False
+    """Whether an MP4 of cameras and the view from above is made of each drive."""
+
+
+def drive(arguments: Sequence[str]) -> None:
+    """`irlvla drive RUN --world tiny --out FOLDER`"""
+    from irlvla.errors import ConfigError
+    from irlvla.evaluation.drive import BUILT_IN, drive_policies, find_driver
+    from irlvla.evaluation.drive_table import left_out_text, make_columns, render_terminal, write_drives
+    from irlvla.world.presets import PRESETS
+
+    options = parse(DriveOptions, arguments, "drive")
+    preset, _ = take_name([options.world], "drive", "world", list(PRESETS))
+    names = (*options.drivers, *options.policy)
+    if not names:
+        raise ConfigError(f"name who drives: a run folder, or one of {', '.join(BUILT_IN)}")
+    drivers = [find_driver(name) for name in names]
+    with progress_bar(console) as show:
+        drives = drive_policies(
+            drivers,
+            PRESETS[preset],
+            options.out,
+            drives=options.drives,
+            seed=options.seed,
+            time_limit_s=options.seconds,
+            film=options.video,
+            on_progress=show,
+        )
+    write_drives(drives, options.out)
+    console.print(render_terminal(make_columns(drives)))
+    console.print(left_out_text(drives), highlight=False)
+    console.print(f"wrote {options.out / 'results.md'} and {options.out / 'results.json'}")

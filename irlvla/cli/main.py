@@ -24,6 +24,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("irlvla.cli.commands:evaluate_command", "Compare drivers on a split; write table, pictures and page"),
     "plan": ("irlvla.cli.commands:plan", "Let a trained driver plan for a split; write plans.npz and pictures"),
     "doctor": ("irlvla.cli.commands:doctor", "Check that a data root is complete and consistent"),
+    "drive": (
+        "irlvla.cli.commands:drive",
+        "Let drivers drive in closed loop on held-out networks; write what happened",
+    ),
     "ask": ("irlvla.cli.commands:ask", "Ask a trained driver for its decision in words"),
 }
 """Sub-command -> (function, one-line help). The function takes the remaining arguments."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import shapely
@@ -141,37 +142,20 @@ def build_context(scene: Scene, city_map: CityMap, edition: Edition = NAVSIM_V2)
             f"has {len(scene.history)} history and {len(scene.future)} future frames, scoring needs "
             f"{HISTORY_FRAMES} and {edition.future_frames}",
         )
-    logged_route = _route(scene, city_map)
     now = scene.now
     ego_state = _ego_state(now)
     ego_pose = ego_state[:3]
     following = (now, *scene.future[: edition.future_frames])
-
-    route = correct_route(city_map, ego_pose, logged_route)
-    lanes = lanes_of_route(city_map, route)
-    if not lanes:
-        raise SceneDataError(scene.token, "no block of the route has a lane; log and map do not match")
-    geometries, kinds, ids = nearby_polygons(city_map, ego_pose)
-    start = start_lane(city_map, ego_pose, lanes, shapely.STRtree(geometries), ids)
-    is_lane = np.array([city_map.has_lane(int(lane)) for lane in ids], dtype=np.bool_)
-    road = Road(
-        polygon_set(geometries), kinds, np.isin(ids, lanes) & is_lane, centerline(city_map, start, lanes, route)
-    )
+    logged_route = _route(scene, city_map)
+    ahead = _road_ahead(scene, city_map)
+    road = ahead.road
 
     lights = red_lights(following, set(lanes_of_route(city_map, logged_route)), city_map)
     tracks = interpolate_tracks(following, edition.traffic_steps)
     replay = replayed(tracks, ego_pose) if edition.clears_start else tracks
     traffic = traffic_from_boxes(replay.boxes, replay.present, replay.types, replay.first_speed_mps)
 
-    proposal, pdm_poses = _pdm_closed(
-        edition,
-        road,
-        ego_state,
-        interpolate_tracks([now]),
-        red_lights([now], set(lanes), city_map),
-        city_map.speed_limit_mps(start),
-    )
-    pdm_reference = reference_of_proposal(pdm_poses, now.time_us)
+    proposal, pdm_reference = _pdm_closed(edition, now, ahead, city_map)
     pdm_rollout = simulate(pdm_reference, ego_state)
     pdm = edition.judge(road, traffic, lights, pdm_rollout[None])
 
@@ -206,21 +190,50 @@ def build_context(scene: Scene, city_map: CityMap, edition: Edition = NAVSIM_V2)
     )
 
 
-def _pdm_closed(
-    edition: Edition,
-    road: Road,
-    ego_state: Array,
-    current: Tracks,
-    lights: RedLights,
-    speed_limit_mps: float | None,
-) -> tuple[int, Array]:
-    """PDM-Closed's choice among its proposals, and that proposal's poses [41, 3]."""
-    expected = forecast(current, ego_state[:3], lights, edition.traffic_steps)
-    poses = proposals(road.centerline, ego_state, speed_limit_mps, expected)
-    judged = edition.judge(road, expected.traffic, expected.lights, simulate(poses, ego_state))
+class _RoadAhead(NamedTuple):
+    """The road along the corrected route, as far as it is known from the present frame."""
+
+    road: Road
+    lanes: list[int]
+    """Lanes and connectors of the route."""
+    start: int
+    """Lane of the ego vehicle."""
+
+
+def _road_ahead(scene: Scene, city_map: CityMap) -> _RoadAhead:
+    ego_pose = _ego_state(scene.now)[:3]
+    route = correct_route(city_map, ego_pose, _route(scene, city_map))
+    lanes = lanes_of_route(city_map, route)
+    if not lanes:
+        raise SceneDataError(scene.token, "no block of the route has a lane; log and map do not match")
+    geometries, kinds, ids = nearby_polygons(city_map, ego_pose)
+    start = start_lane(city_map, ego_pose, lanes, shapely.STRtree(geometries), ids)
+    is_lane = np.array([city_map.has_lane(int(lane)) for lane in ids], dtype=np.bool_)
+    road = Road(
+        polygon_set(geometries), kinds, np.isin(ids, lanes) & is_lane, centerline(city_map, start, lanes, route)
+    )
+    return _RoadAhead(road, lanes, start)
+
+
+def pdm_closed_plan(scene: Scene, city_map: CityMap) -> Array:
+    """What PDM-Closed would drive, [41, 3] reference poses (world) every 0.1 s; needs no future.
+
+    Raises:
+        SceneDataError: The scene has no route, or one the map does not know.
+    """
+    return _pdm_closed(NAVSIM_V2, scene.now, _road_ahead(scene, city_map), city_map)[1]
+
+
+def _pdm_closed(edition: Edition, now: Frame, ahead: _RoadAhead, city_map: CityMap) -> tuple[int, Array]:
+    """PDM-Closed's choice among its proposals, and the reference poses [41, 3] that it makes of it."""
+    ego_state = _ego_state(now)
+    lights = red_lights([now], set(ahead.lanes), city_map)
+    expected = forecast(interpolate_tracks([now]), ego_state[:3], lights, edition.traffic_steps)
+    poses = proposals(ahead.road.centerline, ego_state, city_map.speed_limit_mps(ahead.start), expected)
+    judged = edition.judge(ahead.road, expected.traffic, expected.lights, simulate(poses, ego_state))
     best_m = float((judged.progress_m * judged.gate).max())
     choice = int(np.argmax(judged.score(best_m, 1.0)))
-    return choice, poses[choice]
+    return choice, reference_of_proposal(poses[choice], now.time_us)
 
 
 def _digest(*parts: bytes) -> bytes:

@@ -365,7 +365,8 @@ def _completed(jobs: dict[Future[Any], Any]) -> Iterator[Future[Any]]:
         yield future
 
 
-def _network_seed(seed: int, index: int) -> int:
+def network_seed(seed: int, index: int) -> int:
+    """Seed of a preset's network number `index` in the world of `seed`."""
     return int(np.random.default_rng([seed, index, 3]).integers(2**31))
 
 
@@ -395,7 +396,7 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
     spec = preset.networks[index]
     if (_workshop(out, spec) / DRIVES).is_file():
         return
-    place_seed = _network_seed(seed, index)
+    place_seed = network_seed(seed, index)
     with _private_folder(_workshop(out, spec)) as folder:
         span_m = spec.span_m or preset.network_span_m
         network = write_network(spec.source, span_m, place_seed, folder, file=spec.file, opposites=preset.has_obstacles)
@@ -458,7 +459,7 @@ def _place(out: Path, preset: WorldPreset, seed: int, index: int) -> tuple[City,
     """What a network's workshop holds, read once per process."""
     spec = preset.networks[index]
     folder = _workshop(out, spec)
-    city, scenery, _ = _city(folder, preset, spec, _network_seed(seed, index))
+    city, scenery, _ = _city(folder, preset, spec, network_seed(seed, index))
     return city, scenery, read_recording(folder, preset), SensorSuite(city, scenery, preset)
 
 
@@ -468,7 +469,7 @@ def _write_location_map(out: Path, preset: WorldPreset, seed: int, location: str
     if file.is_file():
         return
     here = [(index, spec) for index, spec in enumerate(preset.networks) if spec.location == location]
-    write_map([_city(_workshop(out, spec), preset, spec, _network_seed(seed, index))[0] for index, spec in here], file)
+    write_map([_city(_workshop(out, spec), preset, spec, network_seed(seed, index))[0] for index, spec in here], file)
 
 
 def _log_jobs(out: Path, preset: WorldPreset, seed: int) -> list[_LogJob]:

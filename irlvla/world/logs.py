@@ -108,7 +108,7 @@ def key_frames(
     signalled = [c for c in city.connectors if c.signal is not None]
     signal_xy = np.array([c.baseline[0] for c in signalled]).reshape(-1, 2)
     statics = np.array([item.pose for item in scenery.objects]).reshape(-1, 3)
-    compass = _RouteCompass(city, edges)
+    compass = RouteCompass(city, edges)
     frames = []
     for number, step in enumerate(drive.steps()):
         pose = index.ego_pose(drive.track_index, step)
@@ -174,8 +174,22 @@ def _objects(
                 ),
             )
         )
-    found.sort(key=lambda item: (item[0], item[1].track))
-    found = found[:MAX_ROAD_USERS]
+    return nearest_objects(found, scenery, statics, pose)
+
+
+def nearest_objects(
+    found: list[tuple[float, SceneObject]], scenery: Scenery, statics: Array, pose: Array
+) -> tuple[SceneObject, ...]:
+    """What a frame annotates: the nearest road users, then the furniture around.
+
+    Args:
+        found: Distance (m) and object of every road user in reach.
+        statics: [N, 3] poses of the scenery's objects.
+        pose: [3] rear axle, world.
+    """
+    cos, sin = np.cos(pose[2]), np.sin(pose[2])
+    to_ego = np.array([[cos, sin], [-sin, cos]])
+    found = sorted(found, key=lambda item: (item[0], item[1].track))[:MAX_ROAD_USERS]
     for i in np.flatnonzero(np.hypot(*(statics[:, :2] - pose[:2]).T) < STATIC_REACH_M):
         item = scenery.objects[i]
         x, y = to_ego @ (statics[i, :2] - pose[:2])
@@ -195,7 +209,7 @@ def _indicator(track: Track, local: int) -> int:
     return 0 if abs(turn) < _INDICATED_TURN_RAD else int(np.sign(turn))
 
 
-class _RouteCompass:
+class RouteCompass:
     """The driving command: which way the route turns next."""
 
     def __init__(self, city: City, edges: tuple[str, ...]) -> None:

@@ -29,6 +29,13 @@ EGO_TYPE_PREFIX = "ego"
 WORKS_TYPE_PREFIX = "works"
 """Types that hold a closed part of a lane free of traffic; the scenery shows cones there, not a vehicle."""
 
+DRIVING_OPTIONS = (
+    "--step-length", str(STEP_S), "--step-method.ballistic", "--lateral-resolution", "0.8", "--ignore-route-errors",
+    "--collision.action", "none", "--time-to-teleport", "90", "--extrapolate-departpos",
+    "--no-step-log", "--no-warnings", "--xml-validation", "never",
+)  # fmt: skip
+"""How SUMO drives, whether a run is recorded or somebody takes part in it."""
+
 
 @dataclass(frozen=True)
 class RecordedTraffic:
@@ -337,14 +344,12 @@ def run_demand(
         "sumo",
         [
             "-n", str(network), "-r", "demand.rou.xml", "-a", "signals.add.xml", "--seed", str(seed % 2**31),
-            "--begin", f"{begin_s:.1f}", "--end", f"{end_s:.1f}", "--step-length", str(STEP_S),
-            "--step-method.ballistic", "--lateral-resolution", "0.8", "--ignore-route-errors",
-            "--collision.action", "none", "--time-to-teleport", "90", "--extrapolate-departpos",
+            "--begin", f"{begin_s:.1f}", "--end", f"{end_s:.1f}", *DRIVING_OPTIONS,
             "--fcd-output", "vehicles.csv", "--person-fcd-output", "persons.csv",
             "--fcd-output.attributes", "id,x,y,angle,speed,type,lane",
             "--output.column-separator", ";", "--precision", "4", "--device.fcd.begin", f"{record_from_s:.1f}",
             "--vehroute-output", "routes.xml", "--vehroute-output.last-route", "--vehroute-output.write-unfinished",
-            "--no-step-log", "--no-warnings", "--xml-validation", "never", *options,
+            *options,
         ],
         folder,
     )  # fmt: skip
