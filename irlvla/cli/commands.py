@@ -198,7 +198,7 @@ class ScoreOptions:
     """Whether what the human failed as well is lifted. Without it EPDMS filters; pdms-1.1 has no such filter."""
     mapping: Path | None = None
     """Split YAML with a two-stage mapping: follow-up scenes are scored too, and the official summary rows follow."""
-    workers: str = "1"
+    workers: int | str = 1
     """Number of processes; `ray` or `ray:HOST:PORT` scores over a Ray cluster."""
     cache: Path | None = None
     """Folder that keeps scoring contexts between calls."""
@@ -283,10 +283,12 @@ class EvaluateOptions:
     """Evaluate the first scenes only."""
     pictures: int = 3
     """Scenes shown per group on the page; 0 leaves pictures out."""
-    workers: int = 2
-    """Processes that build scoring contexts."""
+    workers: int | str = 2
+    """Who builds scoring contexts: number of processes, `ray` or `ray:HOST:PORT`."""
     cache: Path | None = None
     """Folder that keeps scoring contexts between calls."""
+    json: bool = False
+    """Print the table as one JSON object; progress goes to the error output."""
 
 
 def evaluate_command(arguments: Sequence[str]) -> None:
@@ -302,12 +304,17 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
         options: What to compare.
         training_runs: Stage -> run folder, for the training curves on the page.
     """
+    import json
+    from collections import Counter
+    from dataclasses import asdict
+
     from irlvla.data.scenes import open_scenes
     from irlvla.errors import DataError
     from irlvla.evaluation.evaluate import evaluate
     from irlvla.evaluation.policies import BestOfN, ConstantVelocity, Human, LearnedPolicy, LearnedReward, plans_files
     from irlvla.evaluation.report import write_report
     from irlvla.evaluation.table import make_rows, render_markdown, render_terminal
+    from irlvla.files import write_text
     from irlvla.scoring.context import build_contexts
 
     scenes = open_scenes(options.data, options.split)
@@ -328,7 +335,7 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
     if options.reward is not None and learned:
         reward = LearnedReward(options.reward, learned[0])
         policies.append(BestOfN(learned[0], reward, options.best_of))
-    with progress_bar(console) as show:
+    with progress_bar(Console(stderr=True, soft_wrap=True) if options.json else console) as show:
         contexts, failures = build_contexts(
             scenes,
             workers=options.workers,
@@ -345,12 +352,13 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
             on_progress=lambda done, total: show("plans", done, total, ""),
         )
     rows = make_rows(results)
-    console.print(render_terminal(rows))
-    if results.failures:
-        console.print(
-            f"{len(results.failures)} scenes could not be evaluated; reasons in {options.out / 'results.json'}"
-        )
-    (options.out / "results.md").write_text(render_markdown(rows), encoding="utf-8")
+    if not options.json:
+        console.print(render_terminal(rows))
+        if results.failures:
+            console.print(f"{len(results.failures)} scenes could not be evaluated; all are in results.json:")
+            for reason, count in Counter(failure.reason for failure in results.failures).most_common(5):
+                console.print(f"  {count}: {reason}", highlight=False, markup=False)
+    write_text(options.out / "results.md", render_markdown(rows, stamps=results.stamps))
     write_report(
         results,
         options.out / "report.html",
@@ -359,7 +367,11 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
         answer=learned[-1].answer if learned else None,
         scenes_a_group=options.pictures,
     )
-    console.print(f"wrote {options.out / 'results.md'} and {options.out / 'report.html'}")
+    if options.json:
+        content = {"out": str(options.out), "rows": [asdict(row) for row in rows], "stamps": dict(results.stamps)}
+        print(json.dumps(content | {"failures": [asdict(failure) for failure in results.failures]}))
+    else:
+        console.print(f"wrote {options.out / 'results.md'} and {options.out / 'report.html'}")
 
 
 @dataclass(frozen=True)

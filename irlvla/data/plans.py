@@ -69,7 +69,7 @@ def load_plans(path: Path) -> PlanTable:
     if poses.ndim != 3 or poses.shape[1:] not in _PLAN_SHAPES or len(poses) != len(tokens):
         raise DataError(
             f"{path}: 'poses' has shape {poses.shape} for {len(tokens)} tokens; expected [N, 8, 3] (0.5 s apart) "
-            "or [N, 40, 3] (0.1 s apart)"
+            "or [N, 40, 3] (0.1 s apart); `irlvla.geometry.headings_along` makes poses of positions"
         )
     if poses.dtype.kind not in "fiu":
         raise DataError(f"{path}: 'poses' is of type {poses.dtype}, expected numbers")

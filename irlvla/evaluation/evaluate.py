@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irlvla import __version__
-from irlvla.checkout import checkout_commit
+from irlvla.checkout import checkout_commit, command_line, scorer_digest
 from irlvla.data.scenes import SceneSet
 from irlvla.errors import ConfigError, DataError, SceneDataError
 from irlvla.evaluation.results import PolicyScores, Results, file_stem, write_results
@@ -170,6 +170,8 @@ def measurement_stamps() -> dict[str, Any]:
         "human_filter": True,
         "irlvla": __version__,
         "commit": checkout_commit(),
+        "scorer_code": scorer_digest().hex(),
+        "command": command_line(),
         "versions": versions,
         "hardware": _hardware(),
     }

@@ -1,7 +1,9 @@
 """The results table: policies in rows, EPDMS and its sub-scores in columns, × 100, with intervals."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -79,11 +81,14 @@ def render_terminal(rows: Sequence[Row], title: str = "", reference: str = "imit
     return table
 
 
-def render_markdown(rows: Sequence[Row], reference: str = "imitation") -> str:
-    """The same table in Markdown."""
+def render_markdown(
+    rows: Sequence[Row], reference: str = "imitation", *, stamps: Mapping[str, Any] | None = None
+) -> str:
+    """The same table in Markdown, and below it what its numbers must be read with."""
     header, lines = _cells(rows, reference)
     rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *lines]) + "\n"
+    table = "\n".join("| " + " | ".join(line) + " |" for line in [header, rule, *lines]) + "\n"
+    return table + "".join(f"\n- {key}: `{json.dumps(value)}`" for key, value in (stamps or {}).items())
 
 
 def points(value: float | None, digits: int = 1) -> str:

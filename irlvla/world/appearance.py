@@ -191,12 +191,12 @@ def weather(
         zenith, horizon = np.array([0.18, 0.30, 0.58]), np.array([1.05, 0.86, 0.66])
     elif time_of_day == "dusk":
         sun_light = np.zeros(3)
-        zenith, horizon = np.array([0.05, 0.09, 0.22]), np.array([0.42, 0.30, 0.30])
+        zenith, horizon = np.array([0.05, 0.085, 0.18]), np.array([0.30, 0.26, 0.27])
     else:
         sun_light = np.zeros(3)
-        zenith, horizon = np.array([0.004, 0.006, 0.014]), np.array([0.030, 0.026, 0.026])
+        zenith, horizon = np.array([0.003, 0.0045, 0.010]), np.array([0.022, 0.020, 0.021])
     if sky == "overcast":
-        grey = {"day": 0.78, "low sun": 0.5, "dusk": 0.16, "night": 0.022}[time_of_day] * (1 - 0.4 * rain)
+        grey = {"day": 0.78, "low sun": 0.5, "dusk": 0.16, "night": 0.016}[time_of_day] * (1 - 0.4 * rain)
         zenith, horizon = grey * np.array([0.92, 0.97, 1.04]), grey * np.array([1.06, 1.06, 1.06])
         clouds = 1.0
     else:

@@ -201,7 +201,7 @@ def _shine(lit: Floats, left: float, low: float, lamps: Array, beams: Array, sha
                     lit[v, u, 2] += 0.08 * light
                 else:
                     wide = 1.0 + 0.16 * s
-                    light = 0.5 * share * beams[k, 3] * min(1.0, s / 4.0) * np.exp(-s / 16.0 - (t / wide) ** 2)
+                    light = 0.4 * share * beams[k, 3] * min(1.0, s / 5.0) * np.exp(-s / 16.0 - (t / wide) ** 2)
                     lit[v, u, 0] += 0.95 * light
                     lit[v, u, 1] += 0.95 * light
                     lit[v, u, 2] += light

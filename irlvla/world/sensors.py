@@ -25,7 +25,7 @@ from irlvla.world.presets import WorldPreset
 from irlvla.world.raster import Mesh, MeshBuilder, blank, draw, join_meshes, near_shapes, nearest_first
 from irlvla.world.rig import MountedCamera, cameras_of
 from irlvla.world.scenery import Scenery
-from irlvla.world.shading import Air, GroundMaps, air_of, noise_texture, shade
+from irlvla.world.shading import Air, GroundMaps, air_of, noise_texture, reflect_lamps, shade
 from irlvla.world.street import SignalHead, StreetLook, add_signals, build_street, look_of_street
 
 Array = NDArray[np.float64]
@@ -141,6 +141,8 @@ class SensorSuite:
                 light, ids, lens.lookup, lens.rays, planes, mesh, view, lens.pixel_rad, look.air, maps,
                 self._noise,
             )  # fmt: skip
+            if look.air.wet > 0:
+                reflect_lamps(light, ids, lens.lookup, mesh, view, camera.intrinsic, camera.distortion, look.air.wet)
             # Named by token and camera, so that an image does not depend on which others are rendered.
             rng = np.random.default_rng([zlib.crc32(frame.token.encode()), CAMERA_NAMES.index(name), 31])
             images.append(look.film.develop(light, rng))

@@ -111,8 +111,14 @@ def air_of(look: Appearance) -> Air:
     grey = 0.18 * (weather.sky_light + weather.sun_light * weather.sun[2]).mean() + 0.016 * weather.lamps
     # The camera evens out most of the difference between noon and night, not all of it.
     gain = look.response.exposure * 0.55 * (0.38 / grey) ** 0.7
-    blocks = np.repeat(rng.gamma(2.0, 0.016, 96), rng.integers(3, 9, 96))[:SKYLINE_COLUMNS]
-    skyline = np.resize(blocks, SKYLINE_COLUMNS) + 0.012
+    # Woods and roofs far off, with a tower here and there.
+    turn = np.linspace(0, 2 * np.pi, SKYLINE_COLUMNS, endpoint=False)
+    waves = [np.cos(k * turn + rng.uniform(0, 2 * np.pi)) / k for k in (2, 3, 5, 9, 14, 31, 57)]
+    hills = np.sum(waves, axis=0) + rng.normal(0, 0.12, SKYLINE_COLUMNS)
+    skyline = 0.016 + 0.007 * (hills - hills.min()) / np.ptp(hills)
+    for _ in range(rng.integers(2, 16)):
+        at, wide = rng.integers(SKYLINE_COLUMNS), rng.integers(2, 6)
+        skyline[at : at + wide] += rng.gamma(2.0, 0.010)
     return Air(
         weather.sun, weather.sun_light, weather.sky_light, weather.ground_light, weather.horizon, weather.zenith,
         weather.cloud_light, weather.clouds, float(weather.cloud_shift[0]), float(weather.cloud_shift[1]),
@@ -186,14 +192,14 @@ def _sky(air: Air, noise: Floats, x: float, y: float, z: float, detailed: bool) 
         column = int(np.floor(turn)) & (SKYLINE_COLUMNS - 1)
         if z < air.skyline[column]:
             # The far city is mostly haze already.
-            clear = 0.5 * min(1.0, air.haze_m / 900.0)
-            tone = 0.10 + 0.08 * (column * 7 % 5)
+            clear = 0.55 * min(1.0, air.haze_m / 900.0)
+            tone = 0.10 + 0.015 * (column * 7 % 5)
             r = r * (1 - clear) + clear * tone * (air.sky_light[0] + 0.3 * air.sun_light[0])
             g = g * (1 - clear) + clear * tone * (air.sky_light[1] + 0.3 * air.sun_light[1])
             b = b * (1 - clear) + clear * tone * (air.sky_light[2] + 0.3 * air.sun_light[2])
             if air.lamps > 0.5:
                 row = int(z * 260.0)
-                if _hash(int(turn * 4.0), row, air.seed) < 0.16:
+                if _hash(int(turn * 4.0), row, air.seed) < 0.07:
                     r, g, b = r + 0.5 / air.gain, g + 0.38 / air.gain, b + 0.2 / air.gain
     return r, g, b
 
@@ -485,7 +491,7 @@ def _light_of(
         light = (air.ground_light[k] + up * (air.sky_light[k] - air.ground_light[k])) * open_sky
         light += sun * air.sun_light[k]
         if night:
-            light += _lamplight(maps, x + 0.2 * nx, y + 0.2 * ny, k) * fall * (1.6 if material == PAINT else 1.0)
+            light += _lamplight(maps, x + 0.2 * nx, y + 0.2 * ny, k) * fall * (1.25 if material == PAINT else 1.0)
         out[k] = colours[k] * light
     if shine > 0.0:
         out[0] += 1.0 * shine / air.gain
@@ -559,3 +565,77 @@ def shade(
                 g += weight[j] * min(3.0, out[1] * air.gain)
                 b += weight[j] * min(3.0, out[2] * air.gain)
             image[v, u, 0], image[v, u, 1], image[v, u, 2] = r, g, b
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _hidden(ids: NDArray[np.int32], p: int, dx: float, dy: float, dz: float, view: View) -> bool:
+    """Whether a shape whose middle lies in the view is covered there by another."""
+    rotation = view.rotation
+    z = rotation[0, 2] * dx + rotation[1, 2] * dy + rotation[2, 2] * dz
+    if z < 0.5:
+        return False
+    u = view.center_column + view.focal * (rotation[0, 0] * dx + rotation[1, 0] * dy + rotation[2, 0] * dz) / z
+    v = view.center_row + view.focal * (rotation[0, 1] * dx + rotation[1, 1] * dy + rotation[2, 1] * dz) / z
+    if u < 1 or v < 1 or u >= view.columns - 2 or v >= view.rows - 2:
+        return False
+    for row in range(int(v) - 1, int(v) + 2):
+        for column in range(int(u) - 1, int(u) + 2):
+            if ids[row, column] == p:
+                return False
+    return True
+
+
+@numba.njit(cache=True, error_model="numpy")
+def reflect_lamps(
+    image: Floats, ids: NDArray[np.int32], lookup: NDArray[np.int32], mesh: Mesh, view: View, intrinsic: Array,
+    distortion: Array, wet: float,
+) -> None:  # fmt: skip
+    """Add the streaks that lamps draw on a wet street towards the camera.
+
+    Args:
+        image: [H, W, 3] exposed light, changed.
+        intrinsic: [3, 3] of the image.
+        distortion: [5] of the image.
+        wet: 0 dry to 1 soaked.
+    """
+    flat = ids.reshape(-1)
+    rows, columns = image.shape[0], image.shape[1]
+    polygons = len(mesh.start) - 1
+    rotation, origin = view.rotation, view.origin
+    for p in range(mesh.flat, len(mesh.radius)):
+        if mesh.material[p] != GLOW:
+            continue
+        dx, dy = mesh.center[p, 0] - origin[0], mesh.center[p, 1] - origin[1]
+        if p < polygons and mesh.one_sided[p]:
+            # A lamp that faces away draws no streak.
+            first = mesh.start[p]
+            a, b, c = mesh.vertices[first], mesh.vertices[first + 1], mesh.vertices[first + 2]
+            nx = (b[1] - a[1]) * (c[2] - a[2]) - (b[2] - a[2]) * (c[1] - a[1])
+            ny = (b[2] - a[2]) * (c[0] - a[0]) - (b[0] - a[0]) * (c[2] - a[2])
+            if nx * dx + ny * dy > 0.0:
+                continue
+        if _hidden(ids, p, dx, dy, mesh.center[p, 2] - origin[2], view):
+            continue
+        dz = -mesh.center[p, 2] - origin[2]
+        z = rotation[0, 2] * dx + rotation[1, 2] * dy + rotation[2, 2] * dz
+        if z < 2.0 or z > 90.0:
+            continue
+        x = (rotation[0, 0] * dx + rotation[1, 0] * dy + rotation[2, 0] * dz) / z
+        y = (rotation[0, 1] * dx + rotation[1, 1] * dy + rotation[2, 1] * dz) / z
+        square = x * x + y * y
+        if square > 0.9:
+            continue
+        bend = 1.0 + square * (distortion[0] + square * (distortion[1] + square * distortion[4]))
+        u, v = intrinsic[0, 0] * x * bend + intrinsic[0, 2], intrinsic[1, 1] * y * bend + intrinsic[1, 2]
+        wide = max(0.7, 0.16 * intrinsic[0, 0] / z)
+        tall = max(1.5, (0.5 + 0.25 * mesh.center[p, 2]) * intrinsic[1, 1] / z)
+        strength = 0.4 * wet * mesh.detail[p, 0] * min(1.0, mesh.radius[p] * intrinsic[0, 0] / z)
+        for row in range(max(0, int(v - 2.5 * tall)), min(rows, int(v + 2.5 * tall) + 1)):
+            for column in range(max(0, int(u - 2.5 * wide)), min(columns, int(u + 2.5 * wide) + 1)):
+                shape = flat[lookup[row, column, 0]]
+                if not 0 <= shape < mesh.flat or mesh.material[shape] not in (ASPHALT, PAINT, CONCRETE):
+                    continue
+                s, t = (column - u) / wide, (row - v) / tall
+                share = strength * np.exp(-s * s - t * t)
+                for k in range(3):
+                    image[row, column, k] += share * mesh.colour[p, k]

@@ -1,6 +1,5 @@
 """The street as shapes: road, markings, kerbs, buildings, trees, lamps, fences, signs; and the lights at junctions."""
 
-import itertools
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -292,17 +291,16 @@ def _add_line(
     build: MeshBuilder, baseline: Array, lateral: float, solid: bool, colour: Colour, junctions: BaseGeometry,
     offset: Array,
 ) -> None:  # fmt: skip
-    line = LineString(_beside(baseline, lateral))
-    step, dash = (9.0, 9.1) if solid else (9.0, 3.0)
-    for at in np.arange(0.0, line.length, step):
-        piece = shapely.ops.substring(line, at, min(at + dash, line.length))
-        if piece.length < 0.3 or piece.centroid.intersects(junctions):
-            continue
-        points = np.array(piece.simplify(0.03).coords) - offset
-        if len(points) < 2:
-            continue
-        left, right = _beside(points, LINE_WIDTH_M / 2), _beside(points, -LINE_WIDTH_M / 2)
-        build.flat(np.concatenate([left, right[::-1]]), colour, PAINT, reach_m=100.0)
+    line = _beside(baseline, lateral)
+    left, right = _beside(line, LINE_WIDTH_M / 2) - offset, _beside(line, -LINE_WIDTH_M / 2) - offset
+    free = ~shapely.contains_xy(junctions, line)
+    # Baselines have a point every metre.
+    step, dash = (9, 9) if solid else (9, 3)
+    for begin in range(0, len(line) - 1, step):
+        end = min(begin + dash, len(line) - 1)
+        if free[(begin + end) // 2]:
+            ring = np.concatenate([left[begin : end + 1], right[begin : end + 1][::-1]])
+            build.flat(ring, colour, PAINT, reach_m=100.0)
 
 
 def _add_zebra(build: MeshBuilder, polygon: Polygon, offset: Array) -> None:
@@ -339,23 +337,19 @@ def _add_kerbs(build: MeshBuilder, city: City, road: BaseGeometry, parks: BaseGe
     """Kerb stones along the road, lowered where people cross and cars leave."""
     openings = [area.polygon.buffer(0.6) for area in city.crosswalks]
     edge = road.simplify(0.05).boundary.difference(shapely.union_all([*openings, parks.buffer(1.0)]))
-    for part in shapely.get_parts(edge):
-        if part.length < 0.5:
-            continue
-        for at in np.arange(0.0, part.length, 6.0):
-            piece = shapely.ops.substring(part, at, min(at + 6.0, part.length))
-            for a, b in itertools.pairwise(np.array(piece.coords) - city.offset):
-                out = b - a
-                size = float(np.hypot(*out))
-                if size < 0.05:
-                    continue
-                out = np.array([out[1], -out[0]]) / size
-                if road.contains(Point(*((a + b) / 2 + 0.1 * out + city.offset))):
-                    out = -out
-                c, d = b + 0.16 * out, a + 0.16 * out
-                build.face(_wall(a, b, 0.0, KERB_HEIGHT_M), _KERB, CONCRETE, reach_m=75.0)
-                top = np.array([[*a, KERB_HEIGHT_M], [*b, KERB_HEIGHT_M], [*c, KERB_HEIGHT_M], [*d, KERB_HEIGHT_M]])
-                build.face(top, _KERB, CONCRETE, reach_m=75.0)
+    for part in shapely.get_parts(shapely.segmentize(edge, 6.0)):
+        points = shapely.get_coordinates(part)
+        along = np.diff(points, axis=0)
+        size = np.hypot(*along.T)
+        out = np.stack([along[:, 1], -along[:, 0]], axis=1) / np.maximum(size, 1e-9)[:, None]
+        inward = shapely.contains_xy(road, (points[:-1] + points[1:]) / 2 + 0.1 * out)
+        out[inward] *= -1
+        a, b = points[:-1] - city.offset, points[1:] - city.offset
+        for k in np.flatnonzero(size > 0.05):
+            build.face(_wall(a[k], b[k], 0.0, KERB_HEIGHT_M), _KERB, CONCRETE, reach_m=75.0)
+            c, d = b[k] + 0.16 * out[k], a[k] + 0.16 * out[k]
+            top = np.array([[*corner, KERB_HEIGHT_M] for corner in (a[k], b[k], c, d)])
+            build.face(top, _KERB, CONCRETE, reach_m=75.0)
 
 
 def _wall(a: Array, b: Array, low: float, high: float) -> Array:
