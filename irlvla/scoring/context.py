@@ -252,8 +252,7 @@ def _file_digest(path: Path, _modified_ns: int) -> bytes:
 def _cache_key(scene: Scene, city_map: CityMap, edition: Edition) -> bytes:
     """Digest of all that a context is made of: a cached one can be missing, but never stale."""
     parts = [scorer_digest(), _file_digest(city_map.path, city_map.path.stat().st_mtime_ns)]
-    named = (edition.name, scene.token, scene.map_location, np.__version__, shapely.__version__)
-    parts.append(repr(named).encode())
+    parts.append(repr((edition.name, scene.token, scene.map_location, np.__version__, shapely.__version__)).encode())
     for frame in scene.frames:
         named = (frame.time_us, frame.roadblock_ids, frame.traffic_lights, frame.boxes.track_tokens)
         ego = (frame.ego_pose_world, frame.ego_velocity_mps, frame.ego_acceleration_mps2)

@@ -25,7 +25,6 @@ from irlvla.simulation.tracker import simulate
 from irlvla.types import HISTORY_FRAMES, OBJECT_TYPES, PLAN_POSES, PLAN_STEP_S, Array, Frame, Scene
 from irlvla.world.city import Connector
 from irlvla.world.drives import FRAME_STEPS
-from irlvla.world.lidar import sweep
 from irlvla.world.live_traffic import LiveTraffic, Snapshot
 from irlvla.world.logs import (
     OBJECT_REACH_M,
@@ -40,9 +39,9 @@ from irlvla.world.logs import (
 )
 from irlvla.world.motion import STEP_S, Track, vehicle_track
 from irlvla.world.place import Place
-from irlvla.world.raster import Light
 from irlvla.world.referee import Judgement, Objects, Referee
-from irlvla.world.sensors import random_light
+from irlvla.world.plain_look import Light
+from irlvla.world.sensors import Look
 
 Image = NDArray[np.uint8]
 
@@ -128,7 +127,8 @@ class ClosedLoop:
     """[11] ego states at 10 Hz from the moment the driver took over."""
     route: list[str]
     """Roadblock ids of the whole route."""
-    light: Light
+    look: Look | Light
+    """Weather and light of the drive."""
 
     def start(self, seed: int, driver: DrivenBy = "plans") -> Scene:
         """Begin a drive.
@@ -155,9 +155,9 @@ class ClosedLoop:
         self.traffic.run_until(preset.warm_up_s)
         self._snapshots: list[Snapshot] = []
         self._choose_ego(rng)
-        self.light = random_light(rng)
-        self._noise = rng
         self.name = f"closed-loop_{self.place.spec.location}_{seed:010d}"
+        self.look = self.place.sensors.random_look(rng, self.name)
+        self._noise = rng
         self._seed = seed
         self._compass = RouteCompass(self.place.city, self._edges)
         self._lost_steps = [0, 0]
@@ -257,7 +257,7 @@ class ClosedLoop:
 
     def render(self, moment: Moment) -> list[Image]:
         """Images [H, W, 3] RGB of the preset's cameras at a moment."""
-        return self.place.sensors.render(self.key_frame(moment, "render", 0), self.light)
+        return self.place.sensors.render(self.key_frame(moment, "render", 0), self.look)
 
     def key_frame(self, moment: Moment, token: str, number: int) -> KeyFrame:
         """A moment as the recorder of logs describes it."""
@@ -407,7 +407,7 @@ class ClosedLoop:
                 if path is not None:
                     path.unlink(missing_ok=True)
         preset = self.place.preset
-        images = self.place.sensors.render(key_frame, self.light)
+        images = self.place.sensors.render(key_frame, self.look)
         for name, image in zip(preset.cameras, images, strict=True):
             path = frame.cameras[name].image_path
             assert path is not None
@@ -415,7 +415,7 @@ class ClosedLoop:
             path.write_bytes(simplejpeg.encode_jpeg(image, quality=preset.jpeg_quality, colorspace="RGB"))
         if frame.lidar_path is not None:
             frame.lidar_path.parent.mkdir(parents=True, exist_ok=True)
-            write_point_cloud(frame.lidar_path, sweep(key_frame, self.place.scenery, self._noise))
+            write_point_cloud(frame.lidar_path, self.place.sensors.sweep(key_frame, self.look, self._noise))
         return frame
 
     def _frame(self, moment: Moment, number: int) -> tuple[KeyFrame, Frame]:
