@@ -39,8 +39,8 @@ from irlvla.world.logs import (
 )
 from irlvla.world.motion import STEP_S, Track, vehicle_track
 from irlvla.world.place import Place
+from irlvla.world.plain.raster import Light
 from irlvla.world.referee import Judgement, Objects, Referee
-from irlvla.world.plain_look import Light
 from irlvla.world.sensors import Look
 
 Image = NDArray[np.uint8]
