@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from irlvla.data.pickles import write_pickle
+from irlvla.data.splits import TwoStageGroup
 from irlvla.errors import RunError
 from irlvla.files import disk_space, write_bytes
 from irlvla.world.city import City, read_city
 from irlvla.world.drives import Drive, TrafficIndex, choose_drives, route_edges
+from irlvla.world.follow_up import LogToFollow, write_follow_ups
 from irlvla.world.language import describe_drive
 from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us
 from irlvla.world.map_file import MAP_VERSIONS, ORIGINS, write_map, write_map_index
@@ -29,7 +31,7 @@ from irlvla.world.networks import sumo_home, write_network
 from irlvla.world.presets import NetworkSpec, WorldPreset
 from irlvla.world.scenery import Scenery, lay_out_scenery
 from irlvla.world.sensors import SensorSuite
-from irlvla.world.splits import write_splits
+from irlvla.world.splits import scenes_worth_planning, write_splits, write_two_stage_split
 from irlvla.world.traffic import RecordedTraffic, read_recording, simulate_traffic
 
 MANIFEST = "world.json"
@@ -62,6 +64,14 @@ class _LogJob:
     number: int
     """Number of the log in the whole world; decides its name and time."""
     drive: Drive
+
+    @property
+    def name(self) -> str:
+        return log_name(self.preset.networks[self.spec_index].location, self.number, self.seed)
+
+    def appearance(self) -> np.random.Generator:
+        """Decides weather, light and paints."""
+        return np.random.default_rng([self.seed, self.number, 5])
 
 
 def build_world(
@@ -109,9 +119,15 @@ def build_world(
             for finished in _completed(logs):
                 done += 1
                 report(done, total, f"log {finished.result()}")
-        write_splits(
-            out, preset, seed, workers, on_progress=lambda done, total, split: report(done, total, f"scenes of {split}")
-        )
+            write_splits(
+                out,
+                preset,
+                seed,
+                workers,
+                on_progress=lambda done, total, split: report(done, total, f"scenes of {split}"),
+            )
+            if preset.follow_ups is not None:
+                _write_hard_split(out, preset, preset.follow_ups.data_split, seed, jobs, pools, report)
         write_bytes(out / MANIFEST, _manifest_text({**manifest, "finished": True}))
         shutil.rmtree(out / WORKSHOP, ignore_errors=True)
 
@@ -235,10 +251,33 @@ def _log_jobs(out: Path, preset: WorldPreset, seed: int) -> list[_LogJob]:
     return jobs
 
 
+def _write_hard_split(
+    out: Path,
+    preset: WorldPreset,
+    data_split: str,
+    seed: int,
+    jobs: list[_LogJob],
+    pools: list[ProcessPoolExecutor],
+    report: Progress,
+) -> None:
+    """Follow-up scenes of a data split, and the two-stage split made of them."""
+    tokens = scenes_worth_planning(out, data_split, preset, seed, len(pools))
+    followed = [job for job in jobs if preset.networks[job.spec_index].data_split == data_split]
+    submitted = {
+        pools[_worker_of(preset, job.spec_index, job.number, len(pools))].submit(_follow_log_job, job, tokens): job
+        for job in followed
+    }
+    for done, finished in enumerate(_completed(submitted), start=1):
+        report(done, len(followed), f"scenes that follow log {submitted[finished].name}")
+    groups = {job.name: future.result() for future, job in submitted.items()}
+    named = sorted(name for name in groups if groups[name])
+    write_two_stage_split(out, data_split, [group for name in named for group in groups[name]], named)
+
+
 def _write_log_job(job: _LogJob) -> str:
     """Render and write one log; its pickle comes last and marks it as finished."""
     spec = job.preset.networks[job.spec_index]
-    name = log_name(spec.location, job.number, job.seed)
+    name = job.name
     file = job.root / "navsim_logs" / spec.data_split / f"{name}.pkl"
     if file.is_file():
         return name
@@ -247,8 +286,22 @@ def _write_log_job(job: _LogJob) -> str:
     frames = key_frames(city, scenery, index, job.drive, name, start_time_us(job.number))
     blobs = job.root / "sensor_blobs" / spec.data_split / name
     shutil.rmtree(blobs, ignore_errors=True)
-    sensors.write(frames, blobs, np.random.default_rng([job.seed, job.number, 5]))
+    sensors.write(frames, blobs, job.appearance())
     describe_drive(job.root, spec.data_split, name, frames)
     route = city.route_roadblocks(route_edges(city, traffic, job.drive))
     write_pickle(file, frame_records(frames, city, route, name, job.preset, job.seed))
     return name
+
+
+def _follow_log_job(job: _LogJob, tokens: frozenset[str]) -> list[TwoStageGroup]:
+    """Write the follow-up scenes of one log; the list of its groups comes last and marks them as finished."""
+    listed = _workshop(job.root, job.preset.networks[job.spec_index]) / "follow_up" / f"{job.name}.json"
+    if not listed.is_file():
+        city, scenery, traffic, sensors = _place(job.root, job.preset, job.seed, job.spec_index)
+        route = city.route_roadblocks(route_edges(city, traffic, job.drive))
+        log = LogToFollow(job.name, job.number, job.drive, start_time_us(job.number), tuple(route))
+        place = (city, scenery, TrafficIndex(traffic, city.offset), sensors)
+        groups = write_follow_ups(job.root, log, place, tokens, job.preset, job.seed, job.appearance())
+        write_bytes(listed, json.dumps(groups).encode())
+    # Read back even when fresh, so that a build that went on writes what an uninterrupted one does.
+    return [(now, earlier, tuple((a, b) for a, b in pairs)) for now, earlier, pairs in json.loads(listed.read_text())]

@@ -19,6 +19,18 @@ class NetworkSpec:
 
 
 @dataclass(frozen=True)
+class FollowUpPreset:
+    """How many follow-up scenes a two-stage split gets."""
+
+    data_split: str
+    """Data split whose logs are followed."""
+    scenes_per_log: int
+    """First-stage scenes of a log, at most."""
+    starts_per_scene: int
+    """Starts that follow a first-stage scene, at most."""
+
+
+@dataclass(frozen=True)
 class WorldPreset:
     """What `build_world` builds."""
 
@@ -46,6 +58,8 @@ class WorldPreset:
     network_span_m: float
     """Side of the square that is cut out of a city, or covered by a generated network."""
     jpeg_quality: int = 85
+    follow_ups: FollowUpPreset | None = None
+    """Follow-up scenes of split `world-hard`; None writes no such split."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
 

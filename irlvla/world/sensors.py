@@ -38,23 +38,25 @@ class SensorSuite:
         rig = mounted_cameras(preset.image_width_px, preset.image_height_px)
         self._cameras = [rig[name] for name in preset.cameras]
 
-    def write(self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator) -> None:
+    def write(self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator, *, lidar: bool = True) -> None:
         """Render a log's images and point clouds into its sensor folder.
 
         Args:
             rng: Decides the log's weather, light and paints.
+            lidar: False leaves out point clouds even where the preset has them.
         """
+        lidar = lidar and self._preset.lidar
         light = random_light(rng)
         for camera in self._cameras:
             (blobs / camera.name).mkdir(parents=True, exist_ok=True)
-        if self._preset.lidar:
+        if lidar:
             (blobs / "MergedPointCloud").mkdir(parents=True, exist_ok=True)
         for frame in frames:
             images = self.render(frame, light)
             for camera, image in zip(self._cameras, images, strict=True):
                 jpeg = simplejpeg.encode_jpeg(image, quality=self._preset.jpeg_quality, colorspace="RGB")
                 (blobs / camera.name / f"{frame.token}.jpg").write_bytes(jpeg)
-            if self._preset.lidar:
+            if lidar:
                 points = sweep(frame, self._scenery, rng)
                 write_point_cloud(blobs / "MergedPointCloud" / f"{frame.token}.pcd", points)
 
