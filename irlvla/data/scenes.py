@@ -230,12 +230,13 @@ def synthetic_folder(root: Path, split_name: str) -> Path:
         DataError: There is none, or several and no way to choose.
     """
     found = sorted(root.glob("*/synthetic_scene_pickles"))
-    for name in (split_name, "navhard_two_stage"):
+    for name in (split_name, f"{split_name}_two_stage", "navhard_two_stage"):
         if root / name / "synthetic_scene_pickles" in found:
             return root / name
     if len(found) != 1:
         raise DataError(
-            f"{root}: split {split_name!r} needs follow-up scenes in {split_name}/synthetic_scene_pickles; "
+            f"{root}: split {split_name!r} needs follow-up scenes in "
+            f"{split_name}_two_stage/synthetic_scene_pickles; "
             f"found {', '.join(str(folder.parent.name) for folder in found) or 'none'}"
         )
     return found[0].parent

@@ -1,8 +1,8 @@
 """Follow-up scenes: where plans may lead four seconds on, in NAVSIM's two-stage layout.
 
 A first-stage scene is followed by several synthetic ones. Each starts near where a plan may end: on the human's way,
-but early or late, beside it, crooked, too fast or too slow. Its past is the drive that led there; its traffic goes on as
-it was simulated. As in the first stage, scenes come in pairs half a second apart.
+but early or late, beside it, crooked, too fast or too slow. Its past is the drive that led there; its traffic goes on
+as it was simulated. As in the first stage, scenes come in pairs half a second apart.
 """
 
 from collections import Counter
@@ -156,7 +156,7 @@ def _ease(end: float, slope: float, at: Array) -> tuple[Array, Array]:
 def approach(way: HumanWay, error: StartError) -> Approach | None:
     """The drive along the human's way that ends with an error; None where no car drives like that."""
     # Two steps more, so that the derivatives at the start are central ones.
-    time_s = STEP_S * np.arange(HORIZON_STEPS + 3)
+    time_s: Array = np.arange(HORIZON_STEPS + 3, dtype=np.float64) * STEP_S
     horizon_s = HORIZON_STEPS * STEP_S
     late, _ = _ease(error.ahead_m, error.faster_mps * horizon_s, time_s / horizon_s)
     progress = way.progress_m[: len(time_s)] + late
