@@ -96,10 +96,11 @@ def write_logs(name: str, process: int) -> tuple[int, float]:
     city, scenery, logs = town()
     suite = SensorSuite(city, scenery, SETS[name])
     with tempfile.TemporaryDirectory() as folder:
-        suite.write(logs[0][:2], Path(folder) / "warm", np.random.default_rng(0))
+        suite.write(logs[0][:2], Path(folder) / "warm", np.random.default_rng(0), "warm")
         start = time.perf_counter()
         for number, frames in enumerate(logs):
-            suite.write(frames, Path(folder) / f"log-{number}", np.random.default_rng([process, number]))
+            name = f"log-{number}"
+            suite.write(frames, Path(folder) / name, np.random.default_rng([process, number]), name)
         return sum(map(len, logs)), time.perf_counter() - start
 
 

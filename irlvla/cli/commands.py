@@ -272,15 +272,15 @@ class EvaluateOptions:
     out: Path
     """Folder for the table, the page and one Parquet file a driver."""
     split: str = "world-test"
-    """Split to evaluate on."""
+    """Split to evaluate on; in two stages where it maps follow-up scenes, as `world-hard` does."""
     reward: Path | None = None
     """Run folder of stage reward: adds the reward it expects, and a best-of-N driver."""
     best_of: int = 16
     """Candidates of the best-of-N driver."""
     baselines: bool = True
-    """Whether constant velocity and the human are in the table."""
+    """Whether constant velocity and the human (in two stages PDM-Closed) are in the table."""
     max_scenes: int | None = None
-    """Evaluate the first scenes only."""
+    """Evaluate the first scenes only; in two stages whole groups of them, at least one."""
     pictures: int = 3
     """Scenes shown per group on the page; 0 leaves pictures out."""
     workers: int | str = 2
@@ -310,19 +310,31 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
 
     from irlvla.data.scenes import open_scenes
     from irlvla.errors import DataError
-    from irlvla.evaluation.evaluate import evaluate
-    from irlvla.evaluation.policies import BestOfN, ConstantVelocity, Human, LearnedPolicy, LearnedReward, plans_files
+    from irlvla.evaluation.evaluate import evaluate, first_scenes
+    from irlvla.evaluation.policies import (
+        BestOfN,
+        ConstantVelocity,
+        Human,
+        LearnedPolicy,
+        LearnedReward,
+        PdmClosed,
+        plans_files,
+    )
     from irlvla.evaluation.report import write_report
     from irlvla.evaluation.table import make_rows, render_markdown, render_terminal
     from irlvla.files import write_text
-    from irlvla.scoring.context import build_contexts
+    from irlvla.scoring.context import ScoringContext, build_contexts
 
     scenes = open_scenes(options.data, options.split)
     if len(scenes) == 0:
         raise DataError(f"split {options.split!r} of {options.data} has no scene: is the scene filter too narrow?")
     if options.max_scenes is not None:
-        scenes = scenes.subset(scenes.tokens[: options.max_scenes])
-    policies: list[Policy] = [ConstantVelocity(), Human()] if options.baselines else []
+        scenes = first_scenes(scenes, options.max_scenes)
+    # Filled below: a driver that cannot be read should be named before the long work begins.
+    contexts: dict[str, ScoringContext] = {}
+    # Nobody drove on in a follow-up scene, so two stages have another privileged driver.
+    expert = PdmClosed(contexts) if scenes.split.mapping else Human()
+    policies: list[Policy] = [ConstantVelocity(), expert] if options.baselines else []
     learned: list[LearnedPolicy] = []
     for path in options.drivers:
         if path.suffix in {".npz", ".pkl"}:
@@ -336,12 +348,13 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
         reward = LearnedReward(options.reward, learned[0])
         policies.append(BestOfN(learned[0], reward, options.best_of))
     with progress_bar(Console(stderr=True, soft_wrap=True) if options.json else console) as show:
-        contexts, failures = build_contexts(
+        built, failures = build_contexts(
             scenes,
             workers=options.workers,
             cache=options.cache,
             on_progress=lambda done, total: show("scoring contexts", done, total, ""),
         )
+        contexts.update(built)
         results = evaluate(
             policies,
             scenes,

@@ -174,6 +174,8 @@ def open_scenes(
     root = data_root(root)
     if not isinstance(split, Split):
         split = load_split(root, split)
+    # Follow-up scenes belong to the last frame of the split's own windows, also where less of them is read.
+    follow_up_after = split.scene_filter.num_frames - 1
     split = with_future_frames(split, num_future_frames)
     folder = root / "navsim_logs" / split.data_split
     if not folder.is_dir():
@@ -192,7 +194,7 @@ def open_scenes(
         if log.damage:
             failures.append(SceneFailure(path.stem, log.damage, "load"))
             continue
-        _add_windows(log, path, split.scene_filter, entries, failures, last_tokens)
+        _add_windows(log, path, split.scene_filter, follow_up_after, entries, failures, last_tokens)
         if limit is not None and len(entries) >= limit:
             del entries[limit:]
             break
@@ -251,12 +253,13 @@ def synthetic_folder(root: Path, split_name: str) -> Path:
         DataError: There is none, or several and no way to choose.
     """
     found = sorted(root.glob("*/synthetic_scene_pickles"))
-    for name in (split_name, "navhard_two_stage"):
+    for name in (split_name, f"{split_name}_two_stage", "navhard_two_stage"):
         if root / name / "synthetic_scene_pickles" in found:
             return root / name
     if len(found) != 1:
         raise DataError(
-            f"{root}: split {split_name!r} needs follow-up scenes in {split_name}/synthetic_scene_pickles; "
+            f"{root}: split {split_name!r} needs follow-up scenes in "
+            f"{split_name}_two_stage/synthetic_scene_pickles; "
             f"found {', '.join(str(folder.parent.name) for folder in found) or 'none'}"
         )
     return found[0].parent
@@ -347,11 +350,15 @@ def _add_windows(
     log: LogSummary,
     path: Path,
     scene_filter: SceneFilter,
+    follow_up_after: int,
     entries: list[SceneEntry],
     failures: list[SceneFailure],
     last_tokens: set[str],
 ) -> None:
-    """Every window of a log that the filter wants goes into `entries`, or with its reason into `failures`."""
+    """Every window of a log that the filter wants goes into `entries`, or with its reason into `failures`.
+
+    The token of the frame `follow_up_after` frames after a window's first goes into `last_tokens`.
+    """
     for start in range(0, len(log.tokens) - scene_filter.num_frames + 1, scene_filter.stride):
         stop, now = start + scene_filter.num_frames, start + scene_filter.num_history_frames - 1
         token = log.tokens[now]
@@ -361,7 +368,8 @@ def _add_windows(
             continue
         reason = _window_fault(log, start, stop)
         if reason is None:
-            last_tokens.add(log.tokens[stop - 1])
+            if start + follow_up_after < len(log.tokens):
+                last_tokens.add(log.tokens[start + follow_up_after])
             entries.append(SceneEntry(token, path, start, log.times_us[now]))
         else:
             failures.append(SceneFailure(token, f"{path}: {reason}", "load"))

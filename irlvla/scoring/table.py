@@ -18,10 +18,9 @@ import irlvla
 from irlvla.checkout import checkout_commit, command_line, scorer_digest
 from irlvla.data.maps import map_versions
 from irlvla.data.plans import PlanTable, load_plans
-from irlvla.data.scenes import EARLIER_FRAME_MAX_S, SceneSet, open_scenes
+from irlvla.data.scenes import SceneSet, open_scenes
 from irlvla.data.splits import Split, TwoStageGroup, load_split
-from irlvla.errors import ConfigError, DataError, SceneDataError
-from irlvla.geometry import ego_to_world
+from irlvla.errors import ConfigError, SceneDataError
 from irlvla.scoring.comfort import extended_comfort
 from irlvla.scoring.context import ScoringContext, build_contexts, describe_scenes
 from irlvla.scoring.editions import METRICS, Edition
@@ -32,7 +31,7 @@ from irlvla.scoring.reactive import human_scores_reactive, score_rollout_reactiv
 from irlvla.scoring.record_store import RecordStore
 from irlvla.scoring.score import score_rollout, score_rollout_pdms, simulate_plans
 from irlvla.scoring.table_file import SUMMARY_TOKENS, write_table
-from irlvla.scoring.two_stage import GroupRows, follow_up_weights, group_rows, group_tokens, stage_means
+from irlvla.scoring.two_stage import DrivenPlans, compare_group, group_rows, group_tokens, mapped_groups, stage_means
 from irlvla.scoring.workers import Workers, check_workers, run_tasks
 from irlvla.types import ROLLOUT_STATES, Array, PDMSubScores, SubScores
 
@@ -380,15 +379,11 @@ def score_two_stage(
     Source: navsim `run_pdm_score.py`, `SceneAggregator`.
     """
     method = _Method(metric, "reactive", human_filter, cache, keeps_rollouts=True)
-    groups = [group for group in scenes.split.mapping if group[0] in scenes or group[1] in scenes]
-    if not groups:
-        raise DataError(f"split {scenes.split.name!r} maps no two-stage group (`reactive_all_mapping`) of its scenes")
-    for now, _, pairs in groups:
-        if not pairs:
-            raise DataError(f"split {scenes.split.name!r} maps no follow-up scene to {now}; take it out of the mapping")
+    groups = mapped_groups(scenes)
     scored = _score_all(scenes, plans, method, workers, parts, on_progress)
     reasons, weights = list(scored.reasons), np.full(len(plans), np.nan)
     comfort = np.full(len(plans), np.nan)
+    driven = DrivenPlans(plans.tokens, plans.poses, scored.rollouts, scored.ego_poses, scored.now_us)
     summaries = []
     for name in dict.fromkeys(plans.names):
         row_of: dict[str, int] = {}
@@ -400,7 +395,7 @@ def score_two_stage(
         for group in groups:
             if all(token in usable for token in group_tokens(group)):
                 complete.append(group_rows(group, usable))
-                _compare_group(complete[-1], plans, scored, comfort, weights)
+                compare_group(complete[-1], driven, comfort, weights)
         summaries.append((name, complete, _missing(groups, row_of, reasons)))
     for row in np.flatnonzero(np.isnan(comfort)).tolist():
         reasons[row] = reasons[row] or "the split's mapping does not pair this scene, or its group lacks a scored plan"
@@ -427,22 +422,6 @@ def score_two_stage(
     table = _table(tokens, names, summed, method.edition)
     table = table.append_column("stage", pa.array(stages, pa.string()))
     return table.append_column("weight", pa.array(weights, from_pandas=True))
-
-
-def _compare_group(group: GroupRows, plans: PlanTable, scored: _Scored, comfort: Array, weights: Array) -> None:
-    """Fill in extended comfort and weights of a group's rows."""
-    for later, earlier in group.frame_pairs:
-        dt_s = (scored.now_us[later] - scored.now_us[earlier]) * 1e-6
-        if not 0.0 < dt_s <= EARLIER_FRAME_MAX_S:
-            raise DataError(
-                f"the mapping pairs {plans.tokens[later]} with {plans.tokens[earlier]} as its earlier frame, but they "
-                f"are {dt_s:g} s apart; split file and logs do not match"
-            )
-        comfort[[later, earlier]] = extended_comfort(scored.rollouts[later], scored.rollouts[earlier], dt_s)
-    for first, following in group.follow_ups:
-        weights[first] = 1.0
-        end = ego_to_world(plans.poses[first, -1], scored.ego_poses[first])
-        weights[following] = follow_up_weights(end[:2], scored.ego_poses[following, :2])
 
 
 def _missing(groups: Sequence[TwoStageGroup], row_of: Mapping[str, int], reasons: Sequence[str]) -> str:

@@ -25,10 +25,12 @@ from typing import Any, cast
 import numpy as np
 
 from irlvla.data.pickles import write_pickle
+from irlvla.data.splits import TwoStageGroup
 from irlvla.errors import ConfigError, DataError, RunError
 from irlvla.files import disk_space, write_bytes, write_text
 from irlvla.world.city import City, read_city
 from irlvla.world.drives import FRAME_STEPS, Drive, TrafficIndex, choose_drives, route_edges
+from irlvla.world.follow_up import LogToFollow, write_follow_ups
 from irlvla.world.language import describe_drive
 from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us
 from irlvla.world.map_file import MAP_VERSIONS, SLOT_FIDS, slot_origin, write_map, write_map_index
@@ -39,7 +41,7 @@ from irlvla.world.presets import DATA_SPLITS, FileSource, NetworkSpec, WorldPres
 from irlvla.world.scenario import read_scenario, simulate_scenario
 from irlvla.world.scenery import Scenery, lay_out_scenery
 from irlvla.world.sensors import SensorSuite
-from irlvla.world.splits import write_splits
+from irlvla.world.splits import scenes_worth_planning, write_splits, write_two_stage_split
 from irlvla.world.traffic import EGO_TYPE_PREFIX, RecordedTraffic, read_recording, simulate_traffic
 
 MANIFEST = "world.json"
@@ -73,6 +75,14 @@ class _LogJob:
     number: int
     """Number of the log in the whole world; decides its name and time."""
     drive: Drive
+
+    @property
+    def name(self) -> str:
+        return log_name(self.preset.networks[self.spec_index].location, self.number, self.seed)
+
+    def appearance(self) -> np.random.Generator:
+        """Decides weather, light and paints."""
+        return np.random.default_rng([self.seed, self.number, 5])
 
 
 def build_world(
@@ -156,24 +166,26 @@ def _build(
                 if finished in logs:
                     done += 1
                     report(done, total, f"log {finished.result()}")
+            log_names = {
+                split: [job.name for job in jobs if preset.networks[job.spec_index].split == split]
+                for split in DATA_SPLITS
+                if preset.logs(split)
+            }
+            write_splits(
+                out,
+                preset,
+                seed,
+                workers,
+                log_names,
+                on_progress=lambda done, total, split: report(done, total, f"scenes of {split}"),
+            )
+            if preset.follow_ups is not None:
+                _write_hard_split(out, preset, preset.follow_ups.split, jobs, pools, report)
     except BrokenProcessPool as error:
         raise RunError(
             "a process of the build was killed, most likely because memory ran out: close other programs or give fewer "
             "--workers, and give the same command again; what is finished is kept"
         ) from error
-    log_names = {
-        split: [_log_name(job) for job in jobs if preset.networks[job.spec_index].split == split]
-        for split in DATA_SPLITS
-        if preset.logs(split)
-    }
-    write_splits(
-        out,
-        preset,
-        seed,
-        workers,
-        log_names,
-        on_progress=lambda done, total, split: report(done, total, f"scenes of {split}"),
-    )
     notes = {}
     for spec in preset.networks:
         drives = json.loads((_workshop(out, spec) / DRIVES).read_text())
@@ -486,14 +498,32 @@ def _log_jobs(out: Path, preset: WorldPreset, seed: int) -> list[_LogJob]:
     return jobs
 
 
-def _log_name(job: _LogJob) -> str:
-    return log_name(job.preset.networks[job.spec_index].location, job.number, job.seed)
+def _write_hard_split(
+    out: Path,
+    preset: WorldPreset,
+    split: WorldSplit,
+    jobs: list[_LogJob],
+    pools: list[ProcessPoolExecutor],
+    report: Progress,
+) -> None:
+    """Follow-up scenes of a split's logs, and the two-stage split made of them."""
+    tokens = scenes_worth_planning(out, split)
+    followed = [job for job in jobs if preset.networks[job.spec_index].split == split]
+    submitted = {
+        pools[_worker_of(preset, job.spec_index, job.number, len(pools))].submit(_follow_log_job, job, tokens): job
+        for job in followed
+    }
+    for done, finished in enumerate(_completed(submitted), start=1):
+        report(done, len(followed), f"scenes that follow log {submitted[finished].name}")
+    groups = {job.name: future.result() for future, job in submitted.items()}
+    named = sorted(name for name in groups if groups[name])
+    write_two_stage_split(out, DATA_SPLITS[split], [group for name in named for group in groups[name]], named)
 
 
 def _write_log_job(job: _LogJob) -> str:
     """Render and write one log; its pickle comes last and marks it as finished."""
     spec = job.preset.networks[job.spec_index]
-    name = _log_name(job)
+    name = job.name
     file = job.root / "navsim_logs" / spec.data_split / f"{name}.pkl"
     if file.is_file():
         return name
@@ -501,8 +531,22 @@ def _write_log_job(job: _LogJob) -> str:
     index = TrafficIndex(traffic, city.offset)
     frames = key_frames(city, scenery, index, job.drive, name, start_time_us(job.number))
     with _private_folder(job.root / "sensor_blobs" / spec.data_split / name) as blobs:
-        sensors.write(frames, blobs, np.random.default_rng([job.seed, job.number, 5]))
+        sensors.write(frames, blobs, job.appearance(), name)
     describe_drive(job.root, spec.data_split, name, frames)
     route = city.route_roadblocks(route_edges(city, traffic, job.drive))
     write_pickle(file, frame_records(frames, city, route, name, job.preset, job.seed))
     return name
+
+
+def _follow_log_job(job: _LogJob, tokens: frozenset[str]) -> list[TwoStageGroup]:
+    """Write the follow-up scenes of one log; the list of its groups comes last and marks them as finished."""
+    listed = _workshop(job.root, job.preset.networks[job.spec_index]) / "follow_up" / f"{job.name}.json"
+    if not listed.is_file():
+        city, scenery, traffic, sensors = _place(job.root, job.preset, job.seed, job.spec_index)
+        route = city.route_roadblocks(route_edges(city, traffic, job.drive))
+        log = LogToFollow(job.name, job.number, job.drive, start_time_us(job.number), tuple(route))
+        place = (city, scenery, TrafficIndex(traffic, city.offset), sensors)
+        groups = write_follow_ups(job.root, log, place, tokens, job.preset, job.seed, job.appearance())
+        write_bytes(listed, json.dumps(groups).encode())
+    # Read back even when fresh, so that a build that went on writes what an uninterrupted one does.
+    return [(now, earlier, tuple((a, b) for a, b in pairs)) for now, earlier, pairs in json.loads(listed.read_text())]

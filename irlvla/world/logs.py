@@ -24,6 +24,8 @@ STATIC_REACH_M = 60.0
 SIGNAL_REACH_M = 150.0
 COMMAND_REACH_M = 25.0
 _TURN_RAD = np.radians(30.0)
+FRAME_US = 500_000
+"""Time between keyframes."""
 _BASE_TIME_US = 1_630_000_000_000_000
 INDICATOR_AHEAD_S = 3.0
 _INDICATED_TURN_RAD = np.radians(20.0)
@@ -69,9 +71,14 @@ class KeyFrame:
     """(connector, is red, SUMO's state letter) of every light near the ego."""
 
 
-def token_of(*parts: object) -> str:
-    """16 hexadecimal characters that depend on nothing but the parts."""
-    return hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).hexdigest()
+def token_of(*parts: object, length: int = 16) -> str:
+    """Hexadecimal characters that depend on nothing but the parts; 17 of them mark what no log recorded."""
+    return hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=(length + 1) // 2).hexdigest()[:length]
+
+
+def track_token(name: str, seed: int, track: str) -> str:
+    """Token of an object's track, the same in all frames of a log and in what follows from it."""
+    return token_of(name, seed, track)
 
 
 def log_name(location: str, number: int, seed: int) -> str:
@@ -101,37 +108,63 @@ def key_frames(
         name: Log name; tokens derive from it.
         start_us: Time of the first frame.
     """
-    edges = route_edges(city, index.traffic, drive)
     track = index.traffic.tracks[drive.track_index]
     yaw_rate = np.gradient(track.rear_axle[:, 2], STEP_S)
     acceleration = np.gradient(track.speed_mps, STEP_S)
-    signalled = [c for c in city.connectors if c.signal is not None]
-    signal_xy = np.array([c.baseline[0] for c in signalled]).reshape(-1, 2)
-    statics = np.array([item.pose for item in scenery.objects]).reshape(-1, 3)
-    compass = RouteCompass(city, edges)
+    surroundings = Surroundings(city, scenery, index, drive)
     frames = []
     for number, step in enumerate(drive.steps()):
-        pose = index.ego_pose(drive.track_index, step)
         local = step - track.first_step
-        near = np.flatnonzero(np.hypot(*(signal_xy - pose[:2]).T) < SIGNAL_REACH_M)
-        lights = tuple(
-            (signalled[i], is_red(signalled[i], index.traffic, step), _state(signalled[i], index, step)) for i in near
-        )
         frames.append(
-            KeyFrame(
+            surroundings.key_frame(
                 token_of(name, number),
                 step,
-                start_us + number * 500_000,
-                pose,
-                float(track.speed_mps[local]),
-                float(acceleration[local]),
-                float(yaw_rate[local]),
-                compass.command(str(track.lanes[local]), pose),
-                _objects(index, drive, scenery, statics, step, pose),
-                lights,
+                start_us + number * FRAME_US,
+                index.ego_pose(drive.track_index, step),
+                (float(track.speed_mps[local]), float(acceleration[local]), float(yaw_rate[local])),
+                str(track.lanes[local]),
             )
         )
     return frames
+
+
+class Surroundings:
+    """What a vehicle has around it in a drive's traffic, wherever it stands; the drive's own vehicle is left out."""
+
+    def __init__(self, city: City, scenery: Scenery, index: TrafficIndex, drive: Drive) -> None:
+        self._index = index
+        self._drive = drive
+        self._scenery = scenery
+        self._statics = np.array([item.pose for item in scenery.objects]).reshape(-1, 3)
+        self._signalled = [c for c in city.connectors if c.signal is not None]
+        self._signal_xy = np.array([c.baseline[0] for c in self._signalled]).reshape(-1, 2)
+        self._compass = RouteCompass(city, route_edges(city, index.traffic, drive))
+
+    def key_frame(
+        self, token: str, step: int, time_us: int, pose: Array, motion: tuple[float, float, float], sumo_lane: str
+    ) -> KeyFrame:
+        """The keyframe of an ego vehicle.
+
+        Args:
+            step: Step of the recorded traffic.
+            pose: [3] rear axle, world.
+            motion: Speed (m/s), acceleration along the heading (m/s²), yaw rate (rad/s).
+            sumo_lane: Lane the front bumper is on; decides the driving command.
+        """
+        command = self._compass.command(sumo_lane, pose)
+        return KeyFrame(token, step, time_us, pose, *motion, command, self.objects(step, pose), self.lights(step, pose))
+
+    def objects(self, step: int, pose: Array) -> tuple[SceneObject, ...]:
+        """What is annotated around a pose [3] (world), road users first and nearest first among them."""
+        return _objects(self._index, self._drive, self._scenery, self._statics, step, pose)
+
+    def lights(self, step: int, pose: Array) -> tuple[tuple[Connector, bool, str], ...]:
+        """(connector, is red, SUMO's state letter) of every light near a pose [3] (world)."""
+        near = np.flatnonzero(np.hypot(*(self._signal_xy - pose[:2]).T) < SIGNAL_REACH_M)
+        signalled, traffic = self._signalled, self._index.traffic
+        return tuple(
+            (signalled[i], is_red(signalled[i], traffic, step), _state(signalled[i], self._index, step)) for i in near
+        )
 
 
 def _state(connector: Connector, index: TrafficIndex, step: int) -> str:
@@ -333,7 +366,7 @@ def frame_records(
                 "traffic_lights": [(connector.fid, red) for connector, red, _ in frame.lights],
                 "driving_command": command,
                 "cams": {
-                    camera.name: _camera_record(camera, name, frame.token, camera.name in preset.cameras)
+                    camera.name: camera_record(camera, name, frame.token, rendered=camera.name in preset.cameras)
                     for camera in cameras.values()
                 },
                 "sample_prev": frames[number - 1].token if number else "",
@@ -346,14 +379,15 @@ def frame_records(
                     "gt_names": np.array([item.type for item in objects], dtype="<U16"),
                     "gt_velocity_3d": np.array([[*item.velocity_mps, 0.0] for item in objects]).reshape(-1, 3),
                     "instance_tokens": [token_of(frame.token, item.track) for item in objects],
-                    "track_tokens": [token_of(name, seed, item.track) for item in objects],
+                    "track_tokens": [track_token(name, seed, item.track) for item in objects],
                 },
             }
         )  # fmt: skip
     return records
 
 
-def _camera_record(camera: MountedCamera, name: str, token: str, rendered: bool) -> dict[str, Any]:
+def camera_record(camera: MountedCamera, name: str, token: str, *, rendered: bool) -> dict[str, Any]:
+    """Where an image lies and how its camera is mounted, in the fields of a log."""
     return {
         "data_path": f"{name}/{camera.name}/{token}.jpg" if rendered else "",
         "sensor2lidar_rotation": camera.rotation_ego.copy(),

@@ -47,6 +47,18 @@ class NetworkSpec:
 
 
 @dataclass(frozen=True)
+class FollowUpPreset:
+    """How many follow-up scenes a two-stage split gets."""
+
+    split: WorldSplit
+    """Split whose logs are followed."""
+    scenes_per_log: int
+    """First-stage scenes of a log, at most."""
+    starts_per_scene: int
+    """Starts that follow a first-stage scene, at most."""
+
+
+@dataclass(frozen=True)
 class WorldPreset:
     """What `build_world` builds."""
 
@@ -81,6 +93,8 @@ class WorldPreset:
     """Whether rich images keep nuPlan's lens distortion."""
     ground_height_m: float = 0.0
     """Height of the street in the ego frame; nuPlan's ego origin is the rear axle, 0.35 m above it."""
+    follow_ups: FollowUpPreset | None = None
+    """Follow-up scenes of split `world-hard`; None writes no such split."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
     hard_logs: int = 0
@@ -221,6 +235,7 @@ PRESETS = {
         network_span_m=800.0,
         looks="rich",
         ground_height_m=-0.35,
+        follow_ups=FollowUpPreset("hard", scenes_per_log=2, starts_per_scene=6),
         connected_trips=True,
         road_works_per_km=0.6,
         standing_vehicles_per_km=0.5,
@@ -244,6 +259,7 @@ PRESETS = {
         filter_scenes=False,
         looks="rich",
         ground_height_m=-0.35,
+        follow_ups=FollowUpPreset("hard", scenes_per_log=1, starts_per_scene=2),
         connected_trips=True,
         road_works_per_km=1.5,
         standing_vehicles_per_km=1.5,
