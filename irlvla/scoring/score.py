@@ -104,6 +104,20 @@ def score(contexts: Sequence[ScoringContext], poses: Array, *, human_filter: boo
         Sub-scores [S, C]. Extended comfort compares frames and is left open: `score_frames` or `extended_comfort`.
     Raises:
         ValueError: The shape is wrong or a pose is not finite; the message names the plan.
+
+    Example: the human's plan and one that stays, in a scene of a log.
+        >>> from irlvla.data.scenes import open_scenes
+        >>> from irlvla.scoring.context import build_contexts
+        >>> scenes = open_scenes(Path("tests/golden/alpha"), "test", num_future_frames=8)[:1]
+        >>> contexts, failures = build_contexts(scenes)
+        >>> context = contexts[scenes.tokens[0]]
+        >>> plans = np.stack([context.human_plan, np.zeros((8, 3))])
+        >>> sub_scores = score([context], plans[None])
+        >>> sub_scores.ego_progress.round(3)
+        array([[1.   , 0.206]])
+        >>> score([context], plans[None] * np.nan)
+        Traceback (most recent call last):
+        ValueError: plan 0 of scene 0 (567921105a202303) holds NaN or infinite poses
     """
     return score_simulated(contexts, simulate_plans(contexts, poses), human_filter=human_filter)
 
