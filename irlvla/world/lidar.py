@@ -63,12 +63,12 @@ def _faces(lidar: MountedLidar) -> list[_Face]:
     turns = (
         [middle + k * _FACE_RAD for k in (0, 1, 2, 3)] if around else [middle - _FACE_RAD / 2, middle + _FACE_RAD / 2]
     )
-    elevations = np.radians(np.linspace(*lidar.elevations_deg, lidar.rings))
+    elevations = np.radians(lidar.elevations_deg)
     count = lidar.azimuths // 4
     azimuths = (np.arange(count) + 0.5) / count * _FACE_RAD - _FACE_RAD / 2
     faces = []
     for turn in turns:
-        ring, azimuth = np.meshgrid(np.arange(lidar.rings), azimuths, indexing="ij")
+        ring, azimuth = np.meshgrid(np.arange(len(elevations)), azimuths, indexing="ij")
         rays = np.stack([-np.tan(azimuth), -np.tan(elevations[ring]) / np.cos(azimuth)], axis=-1).reshape(-1, 2)
         focal = SAMPLES_A_RADIAN
         low, high = rays.min(axis=0), rays.max(axis=0)

@@ -86,6 +86,7 @@ class WorldPreset:
     network_span_m: float
     """Side of the square that is cut out of a city, or covered by a generated network."""
     jpeg_quality: int = 85
+    """Of plain images; rich ones differ from log to log."""
     looks: Literal["plain", "rich"] = "plain"
     """`plain`: straight cameras and simple bodies, the look that the published demo was trained on; `rich`: nuPlan's
     cameras, weather, shadows, night, five LiDARs."""

@@ -58,18 +58,25 @@ class MountedLidar:
     """Rays a turn; half of them where it only looks outward."""
     facing_rad: float | None
     """Middle of the half circle that it sees; None sees all around."""
-    elevations_deg: tuple[float, float]
-    rings: int
+    elevations_deg: tuple[float, ...]
+    """One a ring, from below."""
     range_m: float
 
 
-# nuPlan merges five; these have fewer rays than the real ones, in like directions.
+def _evenly(*spans: tuple[float, float, int]) -> tuple[float, ...]:
+    """Elevations in spans of (first, last, count)."""
+    return tuple(float(value) for span in spans for value in np.linspace(*span))
+
+
+# nuPlan merges five; these have fewer rays than the real ones, in like directions, most of them towards the horizon.
+_ROOF = _evenly((-22.0, -6.5, 10), (-5.4, 1.5, 17), (3.0, 10.0, 5))
+_DOWN = _evenly((-42.0, -2.0, 10))
 LIDARS = (
-    MountedLidar(0, (0.9, 0.0, 2.1), 540, None, (-22.0, 9.0), 32, 90.0),
-    MountedLidar(1, (1.2, -0.75, 1.9), 180, -np.pi / 2, (-42.0, -2.0), 10, 40.0),
-    MountedLidar(2, (1.2, 0.75, 1.9), 180, np.pi / 2, (-42.0, -2.0), 10, 40.0),
-    MountedLidar(3, (-0.9, 0.0, 1.85), 180, np.pi, (-42.0, -2.0), 10, 40.0),
-    MountedLidar(4, (3.95, 0.0, 0.75), 180, 0.0, (-16.0, 10.0), 10, 40.0),
+    MountedLidar(0, (0.9, 0.0, 2.1), 540, None, _ROOF, 90.0),
+    MountedLidar(1, (1.2, -0.75, 1.9), 180, -np.pi / 2, _DOWN, 40.0),
+    MountedLidar(2, (1.2, 0.75, 1.9), 180, np.pi / 2, _DOWN, 40.0),
+    MountedLidar(3, (-0.9, 0.0, 1.85), 180, np.pi, _DOWN, 40.0),
+    MountedLidar(4, (3.95, 0.0, 0.75), 180, 0.0, _evenly((-16.0, 10.0, 10)), 40.0),
 )
 
 

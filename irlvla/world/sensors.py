@@ -61,11 +61,13 @@ class SensorSuite:
         if preset.looks == "plain":
             self._plain = PlainSensors(city, scenery, preset)
             return
-        self._street = build_street(city, scenery, zlib.crc32(repr(city.location).encode()) ^ len(scenery.trees))
+        # The same in every process that builds this city.
+        seed = zlib.crc32(f"{city.location}/{len(city.lanes)}/{len(scenery.trees)}".encode())
+        self._street = build_street(city, scenery, seed)
         self._noise = noise_texture()
         self._prepared: tuple[KeyFrame, Look, Mesh, GroundMaps] | None = None
 
-    def random_look(self, rng: np.random.Generator, log_name: str) -> "Look | Light":
+    def random_look(self, rng: np.random.Generator, log_name: str) -> Look | Light:
         """Draw the look of one log: weather, light, palettes, the camera's response.
 
         Args:
@@ -121,7 +123,7 @@ class SensorSuite:
             if lidar:
                 write_point_cloud(blobs / "MergedPointCloud" / f"{frame.token}.pcd", self.sweep(frame, look, rng))
 
-    def render(self, frame: KeyFrame, look: "Look | Light") -> list[NDArray[np.uint8]]:
+    def render(self, frame: KeyFrame, look: Look | Light) -> list[NDArray[np.uint8]]:
         """Images [H, W, 3] RGB of the preset's cameras at a keyframe."""
         if isinstance(look, Light):
             return self._plain.render(frame, look)
@@ -151,7 +153,7 @@ class SensorSuite:
             images.append(look.film.develop(light, rng))
         return images
 
-    def sweep(self, frame: KeyFrame, look: "Look | Light", rng: np.random.Generator) -> NDArray[np.float32]:
+    def sweep(self, frame: KeyFrame, look: Look | Light, rng: np.random.Generator) -> NDArray[np.float32]:
         """The merged point cloud at a keyframe: [N, 6] x, y, z (m, ego frame), intensity, ring, LiDAR id."""
         if isinstance(look, Light):
             return plain_sweep(frame, self._scenery, rng)

@@ -304,7 +304,10 @@ def _add_line(
 
 
 def _add_zebra(build: MeshBuilder, polygon: Polygon, offset: Array) -> None:
-    ring = np.array(polygon.minimum_rotated_rectangle.exterior.coords)[:4] - offset
+    outline = polygon.minimum_rotated_rectangle
+    if not isinstance(outline, Polygon):
+        return
+    ring = np.array(outline.exterior.coords)[:4] - offset
     sides = np.hypot(*(np.roll(ring, -1, axis=0) - ring).T)
     if sides[0] < sides[1]:
         ring = np.roll(ring, -1, axis=0)
@@ -710,7 +713,7 @@ def _add_signal_posts(build: MeshBuilder, city: City, road: BaseGeometry) -> dic
         for k, turn in enumerate(ordered):
             lateral = ((len(ordered) - 1) / 2 - k) * 0.95
             links = tuple(connector.fid for connector in groups[turn])
-            arrow = turn if turn in ("l", "r") and len(ways) > 0 and (len(ordered) > 1 or turn == "l") else ""
+            arrow = turn if turn == "l" or (turn == "r" and len(ordered) > 1) else ""
             heads.append(SignalHead(np.array([*(far + lateral * left), 6.0]), along, links, arrow, SIGNAL_SCALE))
         reach = lane.width_m * 0.5
         build.face(_beam(far + 0.25 * along - reach * left, far + 0.25 * along + reach * left, 6.75, 6.93), _STEEL,

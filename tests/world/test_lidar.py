@@ -50,7 +50,7 @@ def test_all_five_lidars_are_in_the_cloud_under_their_numbers_and_rings() -> Non
     assert set(points[:, 5]) == {lidar.number for lidar in LIDARS}
     for lidar in LIDARS:
         own = points[points[:, 5] == lidar.number]
-        assert own[:, 4].max() < lidar.rings
+        assert own[:, 4].max() < len(lidar.elevations_deg)
         away = np.hypot(own[:, 0] - lidar.position_ego[0], own[:, 1] - lidar.position_ego[1])
         assert away.max() < lidar.range_m + 0.1
     assert points.dtype == np.float32
