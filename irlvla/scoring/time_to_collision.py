@@ -19,8 +19,9 @@ _STANDING_MPS = 5e-3
 
 
 @kernel
-def _violates(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, track: int, reach_m: float) -> bool:
-    shifted = np.empty((4, 2))
+def is_about_to_hit(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, track: int, radius_m: float) -> bool:
+    """Whether one object alone puts a plan out of bound."""
+    shifted, reach_m = np.empty((4, 2)), radius_m + EGO_RADIUS_M
     for step in range(_STEPS_CHECKED):
         speed = ego.speed_mps[plan, step]
         if speed < _STANDING_MPS:
@@ -57,7 +58,7 @@ def _time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, score
     radii = object_radii(traffic)
     for plan in range(len(scores)):
         for track in range(len(radii)):
-            if _violates(traffic, ego, areas, plan, track, radii[track] + EGO_RADIUS_M):
+            if is_about_to_hit(traffic, ego, areas, plan, track, radii[track]):
                 scores[plan] = 0.0
                 break
 
