@@ -82,42 +82,46 @@ def ego_bounds(ego: Footprints, plan: int, look_ahead_s: float) -> tuple[float, 
 
 
 @kernel
+def collision_with(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, track: int, radius_m: float) -> float:
+    """What hitting one object leaves of a plan: 1 where it is not hit or not at fault, 0.5 or 0 otherwise."""
+    reach = radius_m + EGO_RADIUS_M
+    for step in range(ego.speed_mps.shape[1]):
+        if not traffic.present[track, step]:
+            continue
+        dx = traffic.centroid[track, step, 0] - ego.center[plan, step, 0]
+        dy = traffic.centroid[track, step, 1] - ego.center[plan, step, 1]
+        if dx * dx + dy * dy > reach * reach:
+            continue
+        corners, box = ego.corners[plan, step], traffic.corners[track, step]
+        if not boxes_touch(corners, box):
+            continue
+        centroid = traffic.centroid[track, step]
+        at_fault = False
+        if ego.speed_mps[plan, step] > STOPPED_MPS:
+            if traffic.is_static[track] or traffic.first_speed_mps[track] <= STOPPED_MPS:
+                at_fault = True
+            elif not bearing(ego.rear_axle[plan, step], centroid[0], centroid[1]) > BEHIND_RAD:
+                hit_by_front = segment_touches_box(corners[0, 0], corners[0, 1], corners[3, 0], corners[3, 1], box)
+                between_lanes = areas.multiple_lanes[plan, step] or areas.non_drivable[plan, step]
+                at_fault = hit_by_front or between_lanes
+        if not at_fault:
+            # Judged once: this object is not held against the ego vehicle any more.
+            break
+        return STATIC_OBJECT_SCORE if traffic.is_static[track] else 0.0
+    return 1.0
+
+
+@kernel
 def _collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, scores: Array) -> None:
     radii = object_radii(traffic)
     bounds = object_bounds(traffic, radii)
-    plans, steps = ego.speed_mps.shape
-    for plan in range(plans):
+    for plan in range(len(scores)):
         x_min, y_min, x_max, y_max = ego_bounds(ego, plan, 0.0)
         for track in range(len(radii)):
             around = bounds[track]
             if x_max < around[0] or y_max < around[1] or x_min > around[2] or y_min > around[3]:
                 continue
-            reach = radii[track] + EGO_RADIUS_M
-            for step in range(steps):
-                if not traffic.present[track, step]:
-                    continue
-                dx = traffic.centroid[track, step, 0] - ego.center[plan, step, 0]
-                dy = traffic.centroid[track, step, 1] - ego.center[plan, step, 1]
-                if dx * dx + dy * dy > reach * reach:
-                    continue
-                corners, box = ego.corners[plan, step], traffic.corners[track, step]
-                if not boxes_touch(corners, box):
-                    continue
-                centroid = traffic.centroid[track, step]
-                at_fault = False
-                if ego.speed_mps[plan, step] > STOPPED_MPS:
-                    if traffic.is_static[track] or traffic.first_speed_mps[track] <= STOPPED_MPS:
-                        at_fault = True
-                    elif not bearing(ego.rear_axle[plan, step], centroid[0], centroid[1]) > BEHIND_RAD:
-                        hit_by_front = segment_touches_box(
-                            corners[0, 0], corners[0, 1], corners[3, 0], corners[3, 1], box
-                        )
-                        between_lanes = areas.multiple_lanes[plan, step] or areas.non_drivable[plan, step]
-                        at_fault = hit_by_front or between_lanes
-                if not at_fault:
-                    # Judged once: this object is not held against the ego vehicle any more.
-                    break
-                scores[plan] = min(scores[plan], STATIC_OBJECT_SCORE if traffic.is_static[track] else 0.0)
+            scores[plan] = min(scores[plan], collision_with(traffic, ego, areas, plan, track, radii[track]))
 
 
 def collision(traffic: Traffic, ego: Footprints, areas: EgoAreas) -> Array:

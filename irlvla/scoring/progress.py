@@ -32,7 +32,7 @@ def progress_along_route(centerline: Array, ego: Footprints) -> Array:
     return progress_m
 
 
-def ego_progress(progress_m: Array, gate: Array, reference_m: float, reference_gate: float) -> Array:
+def ego_progress(progress_m: Array, gate: Array, reference_m: float | Array, reference_gate: float | Array) -> Array:
     """Ego progress [...]: the plan's share of the best admissible progress, PDM-Closed's or its own.
 
     Args:

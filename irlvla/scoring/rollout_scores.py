@@ -6,10 +6,10 @@ import numpy as np
 
 from irlvla.scoring.collision import collision
 from irlvla.scoring.comfort import history_comfort
-from irlvla.scoring.drivable_area import drivable_area, ego_areas
+from irlvla.scoring.drivable_area import EgoAreas, drivable_area, ego_areas
 from irlvla.scoring.driving_direction import driving_direction
 from irlvla.scoring.epdms import epdms, gate
-from irlvla.scoring.footprint import footprints
+from irlvla.scoring.footprint import Footprints, footprints
 from irlvla.scoring.lane_keeping import lane_keeping
 from irlvla.scoring.progress import ego_progress, progress_along_route
 from irlvla.scoring.time_to_collision import time_to_collision
@@ -73,7 +73,19 @@ def score_rollouts(
     """
     rollouts = np.ascontiguousarray(rollouts)
     ego = footprints(rollouts)
-    areas = ego_areas(road, ego)
+    return score_footprints(road, traffic, lights, rollouts, history, ego, ego_areas(road, ego))
+
+
+def score_footprints(
+    road: Road,
+    traffic: Traffic,
+    lights: RedLights,
+    rollouts: Array,
+    history: Array | None,
+    ego: Footprints,
+    areas: EgoAreas,
+) -> RolloutScores:
+    """`score_rollouts` where the footprints, and the areas that they lie in, are known already."""
     return RolloutScores(
         no_at_fault_collisions=collision(traffic, ego, areas),
         drivable_area_compliance=drivable_area(areas),

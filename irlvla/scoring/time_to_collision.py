@@ -25,8 +25,9 @@ _STANDING_MPS = 5e-3
 
 
 @kernel
-def _violates(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, track: int, reach_m: float) -> bool:
-    shifted = np.empty((4, 2))
+def is_about_to_hit(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, track: int, radius_m: float) -> bool:
+    """Whether one object alone puts a plan out of bound."""
+    shifted, reach_m = np.empty((4, 2)), radius_m + EGO_RADIUS_M
     # The look-ahead ends where traffic does: traffic as long as the rollout leaves the last 0.9 s unchecked.
     steps = min(ego.speed_mps.shape[1], traffic.present.shape[1] - _LOOK_AHEAD_STEPS[-1])
     for step in range(steps):
@@ -70,7 +71,7 @@ def _time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, score
             around = bounds[track]
             if x_max < around[0] or y_max < around[1] or x_min > around[2] or y_min > around[3]:
                 continue
-            if _violates(traffic, ego, areas, plan, track, radii[track] + EGO_RADIUS_M):
+            if is_about_to_hit(traffic, ego, areas, plan, track, radii[track]):
                 scores[plan] = 0.0
                 break
 
