@@ -94,18 +94,21 @@ class SensorSuite:
         """Traffic lights of a lane (fid), in the frame of the street; none in the plain look."""
         return () if self._preset.looks == "plain" else self._street.signals.get(lane, ())
 
-    def write(self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator, *, lidar: bool = True) -> None:
-        """Render a log's images and point clouds into its sensor folder, which bears the log's name.
+    def write(
+        self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator, *, log_name: str, lidar: bool = True
+    ) -> None:
+        """Render a log's images and point clouds into a folder.
 
         Args:
             rng: Decides the log's weather, light and paints.
+            log_name: Decides whose cameras they are; the log's records must say the same.
             lidar: False leaves out point clouds even where the preset has them.
         """
         lidar = lidar and self._preset.lidar
         if self._preset.looks == "plain":
             self._plain.write(frames, blobs, rng, lidar=lidar)
             return
-        look = self.random_look(rng, blobs.name)
+        look = self.random_look(rng, log_name)
         assert isinstance(look, Look)
         for name in self._preset.cameras:
             (blobs / name).mkdir(parents=True, exist_ok=True)
