@@ -96,11 +96,11 @@ def write_logs(name: str, process: int) -> tuple[int, float, float]:
     city, scenery, logs = town()
     suite = SensorSuite(city, scenery, SETS[name])
     with tempfile.TemporaryDirectory() as folder:
-        suite.write(logs[0][:2], Path(folder) / "warm", np.random.default_rng(0), log_name="warm")
+        suite.write(logs[0][:2], Path(folder) / "warm", np.random.default_rng(0), "warm")
         start, cpu = time.perf_counter(), time.process_time()
         for number, frames in enumerate(logs):
             log = f"log-{number}"
-            suite.write(frames, Path(folder) / log, np.random.default_rng([process, number]), log_name=log)
+            suite.write(frames, Path(folder) / log, np.random.default_rng([process, number]), log)
         return sum(map(len, logs)), time.perf_counter() - start, time.process_time() - cpu
 
 

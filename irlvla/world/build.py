@@ -247,7 +247,7 @@ def _write_log_job(job: _LogJob) -> str:
     frames = key_frames(city, scenery, index, job.drive, name, start_time_us(job.number))
     blobs = job.root / "sensor_blobs" / spec.data_split / name
     shutil.rmtree(blobs, ignore_errors=True)
-    sensors.write(frames, blobs, np.random.default_rng([job.seed, job.number, 5]), log_name=name)
+    sensors.write(frames, blobs, np.random.default_rng([job.seed, job.number, 5]), name)
     describe_drive(job.root, spec.data_split, name, frames)
     route = city.route_roadblocks(route_edges(city, traffic, job.drive))
     write_pickle(file, frame_records(frames, city, route, name, job.preset, job.seed))

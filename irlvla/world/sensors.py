@@ -95,13 +95,13 @@ class SensorSuite:
         return () if self._preset.looks == "plain" else self._street.signals.get(lane, ())
 
     def write(
-        self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator, *, log_name: str, lidar: bool = True
+        self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator, log_name: str, *, lidar: bool = True
     ) -> None:
-        """Render a log's images and point clouds into a folder.
+        """Render a log's images and point clouds into its sensor folder.
 
         Args:
             rng: Decides the log's weather, light and paints.
-            log_name: Decides whose cameras they are; the log's records must say the same.
+            log_name: Its vehicle carries the cameras.
             lidar: False leaves out point clouds even where the preset has them.
         """
         lidar = lidar and self._preset.lidar

@@ -256,7 +256,7 @@ def test_each_log_looks_different_and_the_same_log_always_alike(tmp_path: Path) 
     written = []
     for folder, log, seed in (("a", "log-1", 1), ("b", "log-1", 1), ("c", "log-2", 1), ("d", "log-1", 2)):
         blobs = tmp_path / folder / log
-        SensorSuite(city, NOTHING, preset).write(frames, blobs, np.random.default_rng(seed), log_name=log)
+        SensorSuite(city, NOTHING, preset).write(frames, blobs, np.random.default_rng(seed), blobs.name)
         written.append({file.relative_to(blobs).as_posix(): file.read_bytes() for file in blobs.rglob("*.*")})
     assert written[0] == written[1]
     assert set(written[0]) == {f"{name}/{'0' * 16}.{end}" for name, end in
