@@ -38,6 +38,8 @@ class WorldBuildOptions:
     """Which split your own files make up; the others keep the preset's networks."""
     span_m: float | None = None
     """Side of the busiest square that is cut out of an extract, instead of the preset's."""
+    mirrored: bool = False
+    """Mirror the extracts of --osm: the world drives on the right, so places with left-hand traffic need it."""
 
 
 def world_build(arguments: Sequence[str]) -> None:
@@ -54,9 +56,9 @@ def world_build(arguments: Sequence[str]) -> None:
         *(("sumo", file) for file in options.sumo),
     ]
     if given:
-        preset = with_user_networks(preset, given, options.split, options.span_m)
-    elif options.span_m is not None:
-        raise ConfigError("--span-m cuts a file of yours: give one with --osm or --opendrive")
+        preset = with_user_networks(preset, given, options.split, span_m=options.span_m, mirrored=options.mirrored)
+    elif options.span_m is not None or options.mirrored:
+        raise ConfigError("--span-m and --mirrored change a file of yours: give one with --osm or --opendrive")
     with progress_bar(console) as show:
         build_world(
             preset,
