@@ -44,7 +44,9 @@ class WorldBuildOptions:
 
 def world_build(arguments: Sequence[str]) -> None:
     """`irlvla world build PRESET --out ROOT`"""
-    from irlvla.world.build import build_world, with_user_networks
+    import json
+
+    from irlvla.world.build import MANIFEST, build_world, with_user_networks
     from irlvla.world.presets import PRESETS, FileSource
 
     name, rest = take_name(arguments, "world build", "preset", list(PRESETS))
@@ -67,6 +69,10 @@ def world_build(arguments: Sequence[str]) -> None:
             workers=options.workers,
             on_progress=lambda done, total, what: show("world", done, total, what),
         )
+    manifest = json.loads((options.out / MANIFEST).read_text())
+    for place, notes in manifest["left_out"].items():
+        for note in notes:
+            console.print(f"  {place}: {note}", highlight=False, markup=False)
     console.print(f"wrote {options.out}")
 
 

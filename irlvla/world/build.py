@@ -227,26 +227,34 @@ def title(spec: NetworkSpec) -> str:
         "random": "generated: random streets", "grid": "generated: a grid", "spider": "generated: a spider's web",
         "roundabouts": "generated: roundabouts", "arterial": "generated: a main road with turn lanes and arrows",
     }  # fmt: skip
-    return kinds[spec.source] + (f" {spec.file.name}" if spec.file else "") + (", mirrored" if spec.mirrored else "")
+    if spec.file is None:
+        return kinds[spec.source]
+    # Scenarios are told apart by their folders more often than by their names.
+    name = f"{spec.file.parent.name}/{spec.file.name}" if spec.source == "sumo" else spec.file.name
+    return f"{kinds[spec.source]} {name}" + (", mirrored" if spec.mirrored else "")
 
 
 def _write_credits(preset: WorldPreset, out: Path, notes: dict[str, list[str]]) -> None:
     lines = []
-    from_osm = []
     for spec in preset.networks:
         lines.append(f"- {spec.place}: {title(spec)}")
         lines += [f"  - {note}" for note in notes.get(spec.place, ())]
-        if spec.source == "osm" or (spec.source in WHEEL_NETWORKS and WHEEL_NETWORKS[spec.source].from_osm):
-            from_osm.append(spec.place)
+    wheel = [spec.place for spec in preset.networks if spec.source in WHEEL_NETWORKS]
+    from_osm = [
+        spec.place
+        for spec in preset.networks
+        if spec.source == "osm" or (spec.source in WHEEL_NETWORKS and WHEEL_NETWORKS[spec.source].from_osm)
+    ]
     licences = ""
+    if wheel:
+        licences += f"\nThe networks at {', '.join(wheel)} were cut out of networks in SUMO's distribution.\n"
     if from_osm:
         licences += (
-            f"\n{CREDIT_OSM}.\nThe networks at {', '.join(from_osm)} derive from it, and the maps in `maps/` at these "
-            "locations are derived databases under the same licence. Those of real cities that no file of yours is "
-            "named for come with SUMO's distribution.\n"
+            f"\n{CREDIT_OSM}. The networks at {', '.join(from_osm)} derive from it, and the maps in `maps/` at these "
+            "locations are derived databases under the same licence.\n"
         )
     if any(spec.source in ("opendrive", "sumo") for spec in preset.networks):
-        licences += "\nWhat was made from files of your own stands under their licence.\n"
+        licences += "\nWhat was made from OpenDRIVE files and SUMO scenarios stands under their own licence.\n"
     write_text(out / "ATTRIBUTION.md", _CREDITS.format(places="\n".join(lines), licences=licences))
 
 
