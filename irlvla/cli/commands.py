@@ -38,11 +38,15 @@ class WorldBuildOptions:
     """Which split your own files make up; the others keep the preset's networks."""
     span_m: float | None = None
     """Side of the busiest square that is cut out of an extract, instead of the preset's."""
+    mirrored: bool = False
+    """Mirror the extracts of --osm: the world drives on the right, so places with left-hand traffic need it."""
 
 
 def world_build(arguments: Sequence[str]) -> None:
     """`irlvla world build PRESET --out ROOT`"""
-    from irlvla.world.build import build_world, with_user_networks
+    import json
+
+    from irlvla.world.build import MANIFEST, build_world, with_user_networks
     from irlvla.world.presets import PRESETS, FileSource
 
     name, rest = take_name(arguments, "world build", "preset", list(PRESETS))
@@ -54,9 +58,9 @@ def world_build(arguments: Sequence[str]) -> None:
         *(("sumo", file) for file in options.sumo),
     ]
     if given:
-        preset = with_user_networks(preset, given, options.split, options.span_m)
-    elif options.span_m is not None:
-        raise ConfigError("--span-m cuts a file of yours: give one with --osm or --opendrive")
+        preset = with_user_networks(preset, given, options.split, span_m=options.span_m, mirrored=options.mirrored)
+    elif options.span_m is not None or options.mirrored:
+        raise ConfigError("--span-m and --mirrored change a file of yours: give one with --osm or --opendrive")
     with progress_bar(console) as show:
         build_world(
             preset,
@@ -65,6 +69,10 @@ def world_build(arguments: Sequence[str]) -> None:
             workers=options.workers,
             on_progress=lambda done, total, what: show("world", done, total, what),
         )
+    manifest = json.loads((options.out / MANIFEST).read_text())
+    for place, notes in manifest["left_out"].items():
+        for note in notes:
+            console.print(f"  {place}: {note}", highlight=False, markup=False)
     console.print(f"wrote {options.out}")
 
 

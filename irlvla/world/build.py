@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us
 from irlvla.world.map_file import MAP_VERSIONS, SLOT_FIDS, slot_origin, write_map, write_map_index
 from irlvla.world.motion import STEP_S
 from irlvla.world.networks import CREDIT_OSM, WHEEL_NETWORKS, check_user_file, sumo_home, write_network
-from irlvla.world.obstacles import Obstacles, plan_obstacles
+from irlvla.world.obstacles import Obstacles, obstacle_places, plan_obstacles
 from irlvla.world.presets import DATA_SPLITS, FileSource, NetworkSpec, WorldPreset, WorldSplit
 from irlvla.world.scenario import read_scenario, simulate_scenario
 from irlvla.world.scenery import Scenery, lay_out_scenery
@@ -106,9 +106,6 @@ def build_world(
     # SUMO's tools run in folders of their own, so the paths they are given must not depend on the present one.
     out = Path(out).resolve()
     report = on_progress or (lambda done, total, what: None)
-    for spec in preset.networks:
-        if spec.file is not None:
-            check_user_file(cast(FileSource, spec.source), spec.file)
     manifest = {"format": FORMAT, "seed": seed, "preset": _as_plain(asdict(preset))}
     with disk_space(out), _writable(out), _claimed(out, manifest) as finished:
         if finished:
@@ -195,7 +192,12 @@ def _build(
 
 
 def with_user_networks(
-    preset: WorldPreset, files: Sequence[tuple[FileSource, Path]], split: WorldSplit, span_m: float | None = None
+    preset: WorldPreset,
+    files: Sequence[tuple[FileSource, Path]],
+    split: WorldSplit,
+    *,
+    span_m: float | None = None,
+    mirrored: bool = False,
 ) -> WorldPreset:
     """The preset with the user's networks as the only ones of a split.
 
@@ -205,6 +207,7 @@ def with_user_networks(
     Args:
         files: Format and path of each.
         span_m: Side of the square that is cut out of each, instead of the preset's.
+        mirrored: Whether OpenStreetMap extracts are mirrored, since their traffic keeps to the left.
     Raises:
         DataError: A file is missing, empty or damaged.
         ConfigError: The preset has no such split.
@@ -220,7 +223,8 @@ def with_user_networks(
         digest = scenario.digest() if scenario is not None else hashlib.sha256(file.read_bytes()).hexdigest()
         location = locations[number % len(locations)]
         slot = 1 + max((spec.slot for spec in networks if spec.location == location), default=-1)
-        networks.append(NetworkSpec(location, source, split, slot, span_m, file.resolve(), digest))
+        flip = mirrored and source == "osm"
+        networks.append(NetworkSpec(location, source, split, slot, span_m, file.resolve(), flip, digest))
     taken = {spec.location for spec in networks}
     networks += [replace(spec, split=None) for spec in replaced if spec.slot == 0 and spec.location not in taken]
     return replace(preset, networks=tuple(networks), connected_trips=True)
@@ -235,26 +239,34 @@ def title(spec: NetworkSpec) -> str:
         "random": "generated: random streets", "grid": "generated: a grid", "spider": "generated: a spider's web",
         "roundabouts": "generated: roundabouts", "arterial": "generated: a main road with turn lanes and arrows",
     }  # fmt: skip
-    return kinds[spec.source] + (f" {spec.file.name}" if spec.file else "")
+    if spec.file is None:
+        return kinds[spec.source]
+    # Scenarios are told apart by their folders more often than by their names.
+    name = f"{spec.file.parent.name}/{spec.file.name}" if spec.source == "sumo" else spec.file.name
+    return f"{kinds[spec.source]} {name}" + (", mirrored" if spec.mirrored else "")
 
 
 def _write_credits(preset: WorldPreset, out: Path, notes: dict[str, list[str]]) -> None:
     lines = []
-    from_osm = []
     for spec in preset.networks:
         lines.append(f"- {spec.place}: {title(spec)}")
         lines += [f"  - {note}" for note in notes.get(spec.place, ())]
-        if spec.source == "osm" or (spec.source in WHEEL_NETWORKS and WHEEL_NETWORKS[spec.source].from_osm):
-            from_osm.append(spec.place)
+    wheel = [spec.place for spec in preset.networks if spec.source in WHEEL_NETWORKS]
+    from_osm = [
+        spec.place
+        for spec in preset.networks
+        if spec.source == "osm" or (spec.source in WHEEL_NETWORKS and WHEEL_NETWORKS[spec.source].from_osm)
+    ]
     licences = ""
+    if wheel:
+        licences += f"\nThe networks at {', '.join(wheel)} were cut out of networks in SUMO's distribution.\n"
     if from_osm:
         licences += (
-            f"\n{CREDIT_OSM}.\nThe networks at {', '.join(from_osm)} derive from it, and the maps in `maps/` at these "
-            "locations are derived databases under the same licence. Those of real cities that no file of yours is "
-            "named for come with SUMO's distribution.\n"
+            f"\n{CREDIT_OSM}. The networks at {', '.join(from_osm)} derive from it, and the maps in `maps/` at these "
+            "locations are derived databases under the same licence.\n"
         )
     if any(spec.source in ("opendrive", "sumo") for spec in preset.networks):
-        licences += "\nWhat was made from files of your own stands under their licence.\n"
+        licences += "\nWhat was made from OpenDRIVE files and SUMO scenarios stands under their own licence.\n"
     write_text(out / "ATTRIBUTION.md", _CREDITS.format(places="\n".join(lines), licences=licences))
 
 
@@ -411,7 +423,15 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
     place_seed = network_seed(seed, index)
     with _private_folder(_workshop(out, spec)) as folder:
         span_m = spec.span_m or preset.network_span_m
-        network = write_network(spec.source, span_m, place_seed, folder, file=spec.file, opposites=preset.has_obstacles)
+        network = write_network(
+            spec.source,
+            span_m,
+            place_seed,
+            folder,
+            file=spec.file,
+            mirrored=spec.mirrored,
+            opposites=preset.has_obstacles,
+        )
         city, scenery, obstacles = _city(folder, preset, spec, place_seed)
         wanted, drives, notes = _log_share(preset, index), [], []
         if wanted:
@@ -421,7 +441,8 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
             else:
                 simulate_traffic(network, preset, place_seed, folder, obstacles)
             traffic = read_recording(folder, preset)
-            drives = choose_drives(city, scenery, traffic, wanted, preset.frames_per_log, place_seed)
+            places = obstacle_places(city, obstacles)
+            drives = choose_drives(city, scenery, traffic, wanted, preset.frames_per_log, place_seed, places)
             if not drives and spec.file is not None:
                 raise DataError(f"{spec.file}: {_why_no_drive(traffic, preset)}")
         rows = [asdict(drive) for drive in drives]

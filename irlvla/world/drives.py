@@ -99,13 +99,20 @@ def route_edges(city: City, traffic: RecordedTraffic, drive: Drive) -> tuple[str
 
 
 def choose_drives(
-    city: City, scenery: Scenery, traffic: RecordedTraffic, count: int, frames: int, seed: int
+    city: City,
+    scenery: Scenery,
+    traffic: RecordedTraffic,
+    count: int,
+    frames: int,
+    seed: int,
+    obstacles: Array | None = None,
 ) -> list[Drive]:
-    """Pick eventful drives, balanced between braking, speeding up, turning and following.
+    """Pick eventful drives, balanced between braking, speeding up, turning, following and passing obstacles.
 
     Args:
         count: Drives wanted; fewer are returned where the traffic does not offer more.
         frames: Keyframes per drive.
+        obstacles: [N, 2] world points of what stands in the way.
     """
     rng = np.random.default_rng([seed, 41])
     index = TrafficIndex(traffic, city.offset)
@@ -128,12 +135,17 @@ def choose_drives(
     if not candidates:
         return []
     gain = np.array(events) * rng.uniform(0.8, 1.2, (len(events), 1))
+    kind_worth = _EVENT_WORTH
+    if obstacles is not None and len(obstacles):
+        passes = [_passes(traffic.tracks[drive.track_index], drive, obstacles - city.offset) for drive in candidates]
+        gain = np.concatenate([gain, np.array(passes)[:, None]], axis=1)
+        kind_worth = np.append(kind_worth, _PASSING_WORTH)
     chosen: list[Drive] = []
     seen = np.zeros(gain.shape[1])
     open_ = np.ones(len(candidates), dtype=bool)
     while len(chosen) < count and open_.any():
         # Each further scene of one kind is worth less, so that the kinds stay in balance.
-        worth = (_EVENT_WORTH * (np.sqrt(seen + gain) - np.sqrt(seen))).sum(axis=1)
+        worth = (kind_worth * (np.sqrt(seen + gain) - np.sqrt(seen))).sum(axis=1)
         best = int(np.argmax(np.where(open_, worth, -np.inf)))
         drive = candidates[best]
         open_[best] = False
@@ -148,6 +160,20 @@ def choose_drives(
 
 # Worth of a scene in which the driver brakes, speeds up, turns left, turns right, waits, or does nothing of note.
 _EVENT_WORTH = np.array([1.5, 1.0, 1.3, 1.1, 0.25, 0.5])
+
+
+_PASSING_WORTH = 2.0
+# The next lane of one's own direction is nearer than this, the oncoming one is not.
+_PASSING_M = 4.3
+
+
+def _passes(track: Track, drive: Drive, obstacles: Array) -> float:
+    """Scenes of a drive in whose four seconds the ego vehicle comes past one of the obstacles (network coordinates)."""
+    begin = drive.first_step - track.first_step
+    now = begin + FRAME_STEPS * np.arange(HISTORY_FRAMES - 1, drive.frames - 10)
+    gap = np.hypot(*(track.center[:, None, :2] - obstacles).transpose(2, 0, 1)).min(axis=1)
+    beside = np.concatenate([[0], np.cumsum(gap < _PASSING_M)])
+    return float((beside[now + PLAN_POSES * FRAME_STEPS] > beside[now]).sum())
 
 
 def _events(track: Track, drive: Drive) -> Array | None:

@@ -14,7 +14,8 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
+from xml.parsers import expat
 from xml.sax import SAXException
 
 import numpy as np
@@ -171,7 +172,14 @@ def _parse_output(file: Path) -> "ElementTree.ElementTree[ElementTree.Element]":
 
 
 def write_network(
-    source: NetworkSource, span_m: float, seed: int, folder: Path, *, file: Path | None = None, opposites: bool = False
+    source: NetworkSource,
+    span_m: float,
+    seed: int,
+    folder: Path,
+    *,
+    file: Path | None = None,
+    mirrored: bool = False,
+    opposites: bool = False,
 ) -> Path:
     """Write the network `source` into `folder`/network.net.xml.
 
@@ -179,6 +187,7 @@ def write_network(
         span_m: Side of the square covered; a user's SUMO scenario stays whole.
         seed: Decides the shape of a generated network.
         file: The user's file, where `source` is its format.
+        mirrored: Whether the OpenStreetMap extract is mirrored, since its traffic keeps to the left.
         opposites: Whether drivers may use the oncoming lane to pass what stands in their way.
     Raises:
         DataError: `file` cannot be made into a network that a car can drive in.
@@ -198,7 +207,7 @@ def write_network(
     elif source in ("osm", "opendrive", "sumo"):
         assert file is not None, "a network from a file needs the file"
         try:
-            _write_user_network(source, file, span_m, folder, extra)
+            _write_user_network(source, file, span_m, folder, extra, mirrored)
         except ToolError as error:
             if error.killed:
                 raise
@@ -486,7 +495,9 @@ def _write_arterial(span_m: float, rng: np.random.Generator, folder: Path) -> No
 # --- files of the user -------------------------------------------------------------------------------------------
 
 
-def _write_user_network(source: FileSource, file: Path, span_m: float, folder: Path, extra: list[str]) -> None:
+def _write_user_network(
+    source: FileSource, file: Path, span_m: float, folder: Path, extra: list[str], mirrored: bool
+) -> None:
     if source == "sumo":
         from irlvla.world.scenario import read_scenario
 
@@ -512,9 +523,11 @@ def _write_user_network(source: FileSource, file: Path, span_m: float, folder: P
         typemaps = [home / "data" / "typemap" / f"osmNetconvert{kind}.typ.xml" for kind in ("", "UrbanDe")]
         options = [
             "--osm-files", str(readable_osm(file, folder)), "-t", ",".join(map(str, typemaps)),
-            "--osm.speedlimit-none", f"{MAX_SPEED_MPS:.2f}", "--osm.turn-lanes", "--osm.sidewalks",
+            "--osm.speedlimit-none", f"{MAX_SPEED_MPS:.2f}", "--osm.sidewalks",
             "--ramps.guess", "--tls.guess-signals", "--tls.discard-simple", "--tls.join",
         ]  # fmt: skip
+        # Turn lanes are listed from left to right, which a mirror would turn around.
+        options.append("--flip-y-axis" if mirrored else "--osm.turn-lanes")
     else:
         options = ["--opendrive-files", str(file.resolve()), "--opendrive.curve-resolution", "1.0"]
     run_tool(
@@ -539,7 +552,7 @@ def readable_osm(file: Path, folder: Path) -> Path:
     """An OpenStreetMap file as SUMO reads it: XML, plain or gzipped; a PBF file is turned into XML in `folder`.
 
     Raises:
-        DataError: The file is missing, empty, cut short, or a PBF file that cannot be read here.
+        DataError: It is a PBF file that cannot be read here.
     """
     file = file.resolve()
     if file.suffix == ".pbf":
@@ -559,7 +572,6 @@ def readable_osm(file: Path, folder: Path) -> Path:
         except RuntimeError as error:
             raise DataError(f"{file}: not a readable .pbf file ({error}); download it again") from error
         return written
-    _check_xml(file, "osm")
     return file
 
 
@@ -586,19 +598,24 @@ _KINDS: dict[FileSource, tuple[str, str]] = {
 
 def _check_xml(file: Path, source: FileSource) -> None:
     root, kind = _KINDS[source]
+    first: list[str] = []
+
+    def start(tag: str, _: dict[str, str]) -> None:
+        if not first:
+            first.append(tag)
+
+    # Nothing of the file is kept, so that a whole country fits.
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
-            first = True
-            for event, element in ElementTree.iterparse(stream, events=("start", "end")):
-                if first and not (element.tag == root or element.tag.lower().endswith(root)):
-                    raise DataError(f"{file}: begins with <{element.tag}>; give {kind}")
-                first = False
-                if event == "end":
-                    element.clear()
-    except ElementTree.ParseError as error:
+            parser.ParseFile(cast(IO[bytes], stream))
+    except expat.ExpatError as error:
         raise DataError(f"{file}: is damaged or cut short ({error}); download or export it again") from error
     except (OSError, EOFError) as error:
         raise DataError(f"{file}: cannot be read ({error}); check the file and its permissions") from error
+    if not first[0].lower().endswith(root.lower()):
+        raise DataError(f"{file}: begins with <{first[0]}>; give {kind}")
 
 
 def busiest_square(network: Path, span_m: float) -> tuple[float, float] | None:

@@ -124,6 +124,19 @@ def _has_oncoming_lane(lane: Lane, ends: Array) -> bool:
     return bool(((np.hypot(gap[:, 0], gap[:, 1]) < 7.0) & (np.hypot(gap[:, 2], gap[:, 3]) < 7.0)).any())
 
 
+def obstacle_places(city: City, obstacles: Obstacles) -> Array:
+    """[N, 2] middle of everything that has to be passed, in world coordinates."""
+    lanes = {lane.sumo_id: lane for lane in city.lanes}
+    places: list[Array] = []
+    for works in obstacles.road_works:
+        lane = lanes[works.sumo_lane]
+        x, y, heading = along_lane(lane, np.array([works.end_m - works.length_m / 2]))[0]
+        right = (lane.width_m - works.width_m) / 2
+        places.append(np.array([x + right * np.sin(heading), y - right * np.cos(heading)]))
+    places += [along_lane(lanes[item.sumo_lane], np.array([item.end_m - 2.5]))[0, :2] for item in obstacles.standing]
+    return np.array(places).reshape(-1, 2)
+
+
 def along_lane(lane: Lane, at_m: Array) -> Array:
     """[N, 3] position and heading on a lane's baseline at distances along SUMO's lane."""
     step = np.hypot(*np.diff(lane.baseline, axis=0).T)

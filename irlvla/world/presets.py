@@ -32,6 +32,8 @@ class NetworkSpec:
     """Side of the square, where it differs from the preset's."""
     file: Path | None = None
     """OpenStreetMap extract, OpenDRIVE file or SUMO scenario of the user."""
+    mirrored: bool = False
+    """Whether `file` is mirrored, so that a place with left-hand traffic is driven on the right."""
     digest: str = ""
     """Content of `file`, so that an unfinished world is not continued with other content."""
 
@@ -238,8 +240,8 @@ PRESETS = {
         ground_height_m=-0.35,
         follow_ups=FollowUpPreset("hard", scenes_per_log=2, starts_per_scene=6),
         connected_trips=True,
-        road_works_per_km=0.6,
-        standing_vehicles_per_km=0.5,
+        road_works_per_km=0.9,
+        standing_vehicles_per_km=0.8,
         bus_stops_per_km=0.6,
     ),
     "city-mini": WorldPreset(

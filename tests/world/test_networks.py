@@ -121,6 +121,21 @@ def test_openstreetmap_extract_becomes_a_city(files: Path, tmp_path: Path, suffi
     assert len(city.roadblocks) < 60
 
 
+def test_a_mirrored_extract_turns_the_other_way(files: Path, tmp_path: Path) -> None:
+    ring_turns = []
+    for name, mirrored in (("right", False), ("left", True)):
+        (tmp_path / name).mkdir()
+        write_network("osm", 900.0, 1, tmp_path / name, file=files / "town.osm", mirrored=mirrored)
+        root = ElementTree.parse(tmp_path / name / "network.net.xml").getroot()
+        ring = next(item for item in root.iter("roundabout")).get("edges", "").split()
+        city = read_city(tmp_path / name / "network.net.xml", "us-ma-boston", ORIGIN)
+        lanes = [lane for lane in city.lanes if lane.sumo_id.rsplit("_", 1)[0] in ring]
+        steps = [np.diff(lane.baseline, axis=0) for lane in lanes]
+        ring_turns.append(sum(np.diff(np.unwrap(np.arctan2(s[:, 1], s[:, 0]))).sum() for s in steps))
+    assert ring_turns[0] > 1.0
+    assert ring_turns[1] < -1.0
+
+
 def test_pbf_without_osmium_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "osmium" else found(name))

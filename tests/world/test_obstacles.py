@@ -8,9 +8,9 @@ import shapely
 
 from irlvla.geometry import box_corners
 from irlvla.world.city import City, read_city
-from irlvla.world.drives import TrafficIndex
+from irlvla.world.drives import Drive, TrafficIndex, _passes, choose_drives
 from irlvla.world.networks import write_network
-from irlvla.world.obstacles import Obstacles, plan_obstacles
+from irlvla.world.obstacles import Obstacles, obstacle_places, plan_obstacles
 from irlvla.world.presets import PRESETS
 from irlvla.world.scenery import Scenery, lay_out_scenery
 from irlvla.world.traffic import RecordedTraffic, read_recording, simulate_traffic
@@ -97,3 +97,17 @@ def test_buses_halt_at_their_stops(busy: Busy) -> None:
 
 def test_a_preset_without_obstacles_plans_none(busy: Busy) -> None:
     assert plan_obstacles(busy[0], PRESETS["mini"], 4) == Obstacles()
+
+
+def test_drives_past_obstacles_are_preferred(busy: Busy) -> None:
+    city, obstacles, scenery, traffic = busy
+    places = obstacle_places(city, obstacles)
+    assert len(places) == len(obstacles.road_works) + len(obstacles.standing)
+
+    def passing(drives: list[Drive]) -> int:
+        return sum(_passes(traffic.tracks[d.track_index], d, places - city.offset) > 0 for d in drives)
+
+    frames = PRESET.frames_per_log
+    plain = choose_drives(city, scenery, traffic, 4, frames, 4)
+    preferred = choose_drives(city, scenery, traffic, 4, frames, 4, places)
+    assert passing(preferred) > passing(plain)
