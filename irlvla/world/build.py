@@ -30,7 +30,7 @@ from irlvla.errors import ConfigError, DataError, RunError
 from irlvla.files import disk_space, write_bytes, write_text
 from irlvla.world.city import City, read_city
 from irlvla.world.drives import FRAME_STEPS, Drive, TrafficIndex, choose_drives, route_edges
-from irlvla.world.follow_up import LogToFollow, write_follow_ups
+from irlvla.world.follow_up import LogToFollow, onward_steps, write_follow_ups
 from irlvla.world.language import describe_drive
 from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us
 from irlvla.world.map_file import MAP_VERSIONS, SLOT_FIDS, slot_origin, write_map, write_map_index
@@ -442,7 +442,17 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
                 simulate_traffic(network, preset, place_seed, folder, obstacles)
             traffic = read_recording(folder, preset)
             places = obstacle_places(city, obstacles)
-            drives = choose_drives(city, scenery, traffic, wanted, preset.frames_per_log, place_seed, places)
+            followed = preset.follow_ups is not None and spec.split == preset.follow_ups.split
+            drives = choose_drives(
+                city,
+                scenery,
+                traffic,
+                wanted,
+                preset.frames_per_log,
+                place_seed,
+                places,
+                onward_steps=onward_steps(preset.frames_per_log) if followed else 0,
+            )
             if not drives and spec.file is not None:
                 raise DataError(f"{spec.file}: {_why_no_drive(traffic, preset)}")
         rows = [asdict(drive) for drive in drives]
@@ -538,6 +548,11 @@ def _write_hard_split(
         report(done, len(followed), f"scenes that follow log {submitted[finished].name}")
     groups = {job.name: future.result() for future, job in submitted.items()}
     named = sorted(name for name in groups if groups[name])
+    if not named:
+        raise RunError(
+            f"none of the {len(followed)} logs of split {split!r} has a scene that can be followed: traffic ends too "
+            "early, or there is no room for other starts; give another --seed, in another folder"
+        )
     write_two_stage_split(out, DATA_SPLITS[split], [group for name in named for group in groups[name]], named)
 
 

@@ -106,6 +106,8 @@ def choose_drives(
     frames: int,
     seed: int,
     obstacles: Array | None = None,
+    *,
+    onward_steps: int = 0,
 ) -> list[Drive]:
     """Pick eventful drives, balanced between braking, speeding up, turning, following and passing obstacles.
 
@@ -113,6 +115,7 @@ def choose_drives(
         count: Drives wanted; fewer are returned where the traffic does not offer more.
         frames: Keyframes per drive.
         obstacles: [N, 2] world points of what stands in the way.
+        onward_steps: For so many steps after a drive its vehicle and the traffic must go on.
     """
     rng = np.random.default_rng([seed, 41])
     index = TrafficIndex(traffic, city.offset)
@@ -124,8 +127,8 @@ def choose_drives(
     for number, track in enumerate(traffic.tracks):
         if not track.kind.startswith(EGO_TYPE_PREFIX):
             continue
-        for start in range(track.first_step + 10, track.last_step - span - 12, 10):
-            if start < 0 or start + span >= traffic.steps:
+        for start in range(track.first_step + 10, track.last_step - span - onward_steps - 12, 10):
+            if start < 0 or start + span + onward_steps >= traffic.steps:
                 continue
             drive = Drive(number, start, frames)
             happens = _events(track, drive)

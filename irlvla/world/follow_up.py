@@ -298,6 +298,13 @@ def _way_on(way: HumanWay, found: Approach, step: int, braking_mps2: float) -> t
     return poses, step + HORIZON_STEPS + 2 * np.arange(len(poses))
 
 
+def onward_steps(frames: int) -> int:
+    """Traffic steps that must be recorded after a log of so many keyframes, if its first scenes are to be followed."""
+    # The first pair of scenes, what follows them four seconds later, and four seconds after that.
+    needed = HISTORY_FRAMES * FRAME_STEPS + 2 * HORIZON_STEPS + 1
+    return max(0, needed - (frames - 1) * FRAME_STEPS)
+
+
 def first_stage_frames(log: LogToFollow, index: TrafficIndex, tokens: Set[str], count: int) -> list[int]:
     """Numbers of the keyframes of a log that follow-up scenes are made for, in order.
 
