@@ -51,7 +51,7 @@ def build_crossroad(root: Path, *, signal: bool = True) -> Place:
     network = root / "network.net.xml"
     city = read_city(network, LOCATION, np.array(ORIGINS[LOCATION]))
     write_map_index(root)
-    write_map(city, root / "maps" / LOCATION / MAP_VERSIONS[LOCATION] / "map.gpkg")
+    write_map([city], root / "maps" / LOCATION / MAP_VERSIONS[LOCATION] / "map.gpkg")
     scenery = Scenery(np.zeros((0, 7)), np.zeros((0, 4)), ())
     preset = PRESETS["mini"]
     return Place(
