@@ -13,6 +13,7 @@ import multiprocessing.connection
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -30,6 +31,7 @@ from irlvla.errors import ConfigError, DataError, RunError
 from irlvla.files import disk_space, write_bytes, write_text
 from irlvla.world.city import City, read_city
 from irlvla.world.drives import FRAME_STEPS, Drive, TrafficIndex, choose_drives, route_edges
+from irlvla.world.faults import find_faults, label_faults
 from irlvla.world.follow_up import LogToFollow, onward_steps, write_follow_ups
 from irlvla.world.language import describe_drive
 from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us
@@ -434,6 +436,7 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
         )
         city, scenery, obstacles = _city(folder, preset, spec, place_seed)
         wanted, drives, notes = _log_share(preset, index), [], []
+        dropped: Counter[str] = Counter()
         if wanted:
             if spec.source == "sumo":
                 assert spec.file is not None
@@ -452,11 +455,13 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
                 place_seed,
                 places,
                 onward_steps=onward_steps(preset.frames_per_log) if followed else 0,
+                driver=preset.driver,
+                dropped=dropped,
             )
             if not drives and spec.file is not None:
                 raise DataError(f"{spec.file}: {_why_no_drive(traffic, preset)}")
         rows = [asdict(drive) for drive in drives]
-        write_bytes(folder / DRIVES, json.dumps({"drives": rows, "left_out": notes}).encode())
+        write_bytes(folder / DRIVES, json.dumps({"drives": rows, "left_out": notes, "dropped": dropped}).encode())
 
 
 def _why_no_drive(traffic: RecordedTraffic, preset: WorldPreset) -> str:
@@ -569,6 +574,8 @@ def _write_log_job(job: _LogJob) -> str:
     with _private_folder(job.root / "sensor_blobs" / spec.data_split / name) as blobs:
         sensors.write(frames, blobs, job.appearance(), name)
     describe_drive(job.root, spec.data_split, name, frames)
+    if job.preset.driver == "human":
+        label_faults(job.root, spec.data_split, name, frames, find_faults(city, index, job.drive))
     route = city.route_roadblocks(route_edges(city, traffic, job.drive))
     write_pickle(file, frame_records(frames, city, route, name, job.preset, job.seed))
     return name

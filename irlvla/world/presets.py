@@ -10,6 +10,7 @@ CitySource = Literal["berlin", "braunschweig", "koenigs_wusterhausen", "ingolsta
 GeneratedSource = Literal["random", "grid", "spider", "roundabouts", "arterial"]
 FileSource = Literal["osm", "opendrive", "sumo"]
 NetworkSource = CitySource | GeneratedSource | FileSource
+Driver = Literal["sumo", "human"]
 WorldSplit = Literal["train", "test", "hard"]
 
 DATA_SPLITS: dict[WorldSplit, str] = {"train": "trainval", "test": "test", "hard": "test"}
@@ -98,6 +99,9 @@ class WorldPreset:
     """Height of the street in the ego frame; nuPlan's ego origin is the rear axle, 0.35 m above it."""
     follow_ups: FollowUpPreset | None = None
     """Follow-up scenes of split `world-hard`; None writes no such split."""
+    driver: Driver = "sumo"
+    """Who moves the vehicles: SUMO's own drivers, smoothed; or `irlvla.world.human_driver`'s people, whose lapses are
+    labelled."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
     hard_logs: int = 0

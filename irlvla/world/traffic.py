@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from irlvla.errors import DataError, RunError
 from irlvla.files import write_text
 from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M
+from irlvla.world.human_driver import human_track, human_vehicle_types, is_sidestep, write_driven_network
 from irlvla.world.motion import Track, pedestrian_track, standing_track, vehicle_track
 from irlvla.world.networks import run_tool
 from irlvla.world.obstacles import BUS_STOP_LENGTH_M, Obstacles
@@ -140,7 +141,10 @@ def write_demand(
         obstacles: What they have to pass or serve.
     """
     rng = np.random.default_rng([seed, 11])
-    types = vehicle_types(rng)
+    if preset.driver == "human":
+        types = [VehicleType(*kind) for kind in human_vehicle_types(rng, EGO_TYPE_PREFIX)]
+    else:
+        types = vehicle_types(rng)
     end_s = preset.warm_up_s + preset.simulated_s
     edges = sorted(net.getEdges(False), key=lambda edge: edge.getID())
     drivable = [edge for edge in edges if edge.allows("passenger") and edge.getSpeed() > 4.0 and edge.getLength() > 15]
@@ -340,6 +344,10 @@ def run_demand(
         )
         + "</additional>",
     )
+    if preset.driver == "human":
+        driven = folder / "driven.net.xml"
+        write_driven_network(network, driven)
+        network = driven
     run_tool(
         "sumo",
         [
@@ -403,6 +411,8 @@ def read_recording(folder: Path, preset: WorldPreset) -> RecordedTraffic:
         first, xy, angle, speed, lanes = first[keep], xy[keep], angle[keep], speed[keep], lanes[keep]
         # A teleport leaves no gap in time: cut where the displacement exceeds what the speed allows.
         jump = np.hypot(*np.diff(xy, axis=0).T) > np.maximum(speed[1:], speed[:-1]) * STEP_S + 1.5
+        if preset.driver == "human" and kind in sizes:
+            jump |= is_sidestep(xy, speed)
         breaks = np.flatnonzero(jump | (np.diff(first) != 1)) + 1
         pieces = np.split(np.arange(len(first)), breaks)
         longest = max(pieces, key=len)
@@ -414,7 +424,8 @@ def read_recording(folder: Path, preset: WorldPreset) -> RecordedTraffic:
                 name, kind, int(first[longest[0]]), xy[longest[0]], heading, lanes[longest], sizes[kind]
             )
         elif kind in sizes:
-            track = vehicle_track(name, kind, int(first[longest[0]]), xy[longest], lanes[longest], sizes[kind])
+            drive = human_track if preset.driver == "human" and not kind.startswith("bicycle") else vehicle_track
+            track = drive(name, kind, int(first[longest[0]]), xy[longest], lanes[longest], sizes[kind])
         else:
             track = pedestrian_track(name, int(first[longest[0]]), xy[longest], lanes[longest])
         tracks.append(track)
