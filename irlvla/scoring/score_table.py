@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from irlvla.errors import DataError
 from irlvla.files import write_atomically, write_text
+from irlvla.types import Array
 
 SUMMARY_TOKENS = ("extended_pdm_score_stage_one", "extended_pdm_score_stage_two", "extended_pdm_score_combined")
 """Rows that sum a two-stage table up, under the official names."""
@@ -160,37 +161,36 @@ def summarise(table: ScoreTable) -> dict[str, Any]:
         the first of them. `drivers`: by name how many plans, how many scored, and the means of `score` and of every
         sub-score over these; for a two-stage table the three official figures as well.
     """
-    names, tokens = np.array(table["name"], dtype=object), np.array(table["token"], dtype=object)
-    is_summary = np.isin(tokens, SUMMARY_TOKENS)
+    rows_of: dict[str, list[int]] = {}
+    unscored: dict[str, dict[str, Any]] = {}
+    totals = []
+    for row, (token, name, reason) in enumerate(zip(table["token"], table["name"], table["reason"], strict=True)):
+        if token in SUMMARY_TOKENS:
+            totals.append((row, name, token))
+            continue
+        rows_of.setdefault(name, []).append(row)
+        if reason:
+            unscored.setdefault(reason, {"reason": reason, "plans": 0, "first": token})["plans"] += 1
+    figures = ("score", *table.sub_scores)
     drivers: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(table["name"]):
-        rows = np.flatnonzero((names == name) & ~is_summary)
-        driver = {"plans": len(rows), "scored": _count(table["score"], rows)}
-        drivers[name] = driver | {figure: _mean(table[figure], rows) for figure in ("score", *table.sub_scores)}
-    for row in np.flatnonzero(is_summary).tolist():
-        drivers[names[row]][tokens[row]] = _mean(table["score"], np.array([row]))
-    reasons: dict[str, list[int]] = {}
-    for row in np.flatnonzero(~np.asarray(table["valid"]) & ~is_summary).tolist():
-        reasons.setdefault(table["reason"][row], []).append(row)
-    plans = np.flatnonzero(~is_summary)
+    for name, rows in rows_of.items():
+        scored = int((~np.isnan(np.asarray(table["score"])[rows])).sum())
+        means = {figure: _mean(np.asarray(table[figure])[rows]) for figure in figures}
+        drivers[name] = {"plans": len(rows), "scored": scored, **means}
+    for row, name, token in totals:
+        drivers[name][token] = _mean(np.asarray(table["score"])[[row]])
     return {
-        "plans": len(plans),
-        "scored": _count(table["score"], plans),
-        "unscored": [
-            {"reason": reason, "plans": len(rows), "first": tokens[rows[0]]} for reason, rows in reasons.items()
-        ],
+        "plans": sum(driver["plans"] for driver in drivers.values()),
+        "scored": sum(driver["scored"] for driver in drivers.values()),
+        "unscored": list(unscored.values()),
         "drivers": drivers,
     }
 
 
-def _count(column: Column, rows: NDArray[np.int64]) -> int:
-    return int((~np.isnan(np.asarray(column)[rows])).sum())
-
-
-def _mean(column: Column, rows: NDArray[np.int64]) -> float | None:
-    values = np.asarray(column)[rows]
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else None
+def _mean(values: Array) -> float | None:
+    """Mean of those that are there."""
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else None
 
 
 def _csv_text(table: ScoreTable) -> str:

@@ -153,11 +153,11 @@ def _score_task(task: _Task, method: _Method) -> _Scored:
         earlier = task.scenes.earlier_token(token)
         if earlier in contexts:
             dt_s = (context.now_us - contexts[earlier].now_us) * 1e-6
-            for i, plan in enumerate(plans):
-                partner = first.get((earlier, task.names[plan]))
-                if partner is not None:
-                    rollout = rollouts[earlier][by_token[earlier].index(partner)]
-                    comfort[i], has_earlier[i] = extended_comfort(rollouts[token][i], rollout, dt_s), True
+            place = {plan: i for i, plan in enumerate(by_token[earlier])}
+            partners = [first.get((earlier, task.names[plan])) for plan in plans]
+            has_earlier = np.array([partner is not None for partner in partners])
+            compared = rollouts[earlier][[place[partner] for partner in partners if partner is not None]]
+            comfort[has_earlier] = extended_comfort(rollouts[token][has_earlier], compared, dt_s)
         scores = _with_comfort(scores, comfort, has_earlier)
         lifted = apply_human_filter(scores, human) if method.filters else scores
         raw[plans], filtered[plans] = _columns(scores), _columns(lifted)
