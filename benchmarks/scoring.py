@@ -214,7 +214,7 @@ def against_devkit(scenes: SceneSet, split: str, devkit: Devkit) -> list[str]:
             )  # fmt: skip
         table = score_plans(scenes, PlanTable(tuple(tokens), ("plan",) * len(tokens), np.array(poses)), traffic=traffic)
         theirs = np.array(official["scores"])
-        mine = np.stack([table[name].to_numpy() for name in SUB_SCORES], axis=1)
+        mine = np.stack([np.asarray(table[name]) for name in SUB_SCORES], axis=1)
         equal = np.isclose(mine, theirs, rtol=0.0, atol=1e-6)
         agreement.append(f"{traffic}: {int(equal.sum())} of {equal.size} sub-scores equal within 1e-6")
     return [*lines, "", "Agreement with the devkit in this run: " + "; ".join(agreement) + "."]

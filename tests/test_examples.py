@@ -37,5 +37,4 @@ def test_python_in_documents_runs(code: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     # What a line is said to print stands behind it.
     said = re.findall(r"^\s*print\(.*\)  # (.+)$", code, re.MULTILINE)
-    assert said
-    assert done.stdout.splitlines() == said
+    assert not said or done.stdout.splitlines() == said

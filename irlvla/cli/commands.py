@@ -223,8 +223,8 @@ def score(arguments: Sequence[str]) -> int:
     """
     import json
 
+    from irlvla.scoring.score_table import SUMMARY_TOKENS, summarise
     from irlvla.scoring.table import score_plans_file
-    from irlvla.scoring.table_file import SUMMARY_TOKENS, summarise, table_stamps
 
     options = parse(ScoreOptions, arguments, "score")
     with progress_bar(Console(stderr=True, soft_wrap=True) if options.json else console) as show:
@@ -243,7 +243,7 @@ def score(arguments: Sequence[str]) -> int:
         )
     summary = summarise(table)
     if options.json:
-        print(json.dumps({"out": str(options.out), **summary, "stamps": table_stamps(table)}))
+        print(json.dumps({"out": str(options.out), **summary, "stamps": dict(table.stamps)}))
     else:
         _print_scores(summary, SUMMARY_TOKENS)
         console.print(f"wrote {options.out}")

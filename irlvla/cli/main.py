@@ -32,6 +32,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Sub-command -> (function, one-line help). The function takes the remaining arguments."""
 
+_SHARED = {"scipy", "pyarrow", "cv2", "simplejpeg"}
+"""Packages that two extras bring."""
+
+_EXTRAS = dict.fromkeys(("torch", "transformers", "tokenizers", "safetensors", "accelerate"), "train")
+_EXTRAS |= dict.fromkeys(("jinja2", "matplotlib", *_SHARED), "train")
+_EXTRAS |= dict.fromkeys(("libsumo", "sumolib", "sumo", "traci", "gymnasium"), "world")
+"""Package -> extra that brings it."""
+
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
@@ -84,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int | None = getattr(importlib.import_module(module), function)(rest)
     except ModuleNotFoundError as error:
-        extra = {"torch": "train", "transformers": "train", "libsumo": "world", "cv2": "world"}.get(error.name or "")
+        missing = (error.name or "").partition(".")[0]
+        extra = "world" if name.startswith("world") and missing in _SHARED else _EXTRAS.get(missing)
         if extra is None:
             raise
         print(f"irlvla {name}: needs {error.name}; install it with: pip install 'irlvla[{extra}]'", file=sys.stderr)

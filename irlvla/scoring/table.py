@@ -7,10 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
@@ -30,7 +28,7 @@ from irlvla.scoring.pdms import pdms
 from irlvla.scoring.reactive import human_scores_reactive, score_rollout_reactive, traffic_start
 from irlvla.scoring.record_store import RecordStore
 from irlvla.scoring.score import score_rollout, score_rollout_pdms, simulate_plans
-from irlvla.scoring.table_file import SUMMARY_TOKENS, write_table
+from irlvla.scoring.score_table import SUMMARY_TOKENS, Column, ScoreTable, write_table
 from irlvla.scoring.two_stage import DrivenPlans, compare_group, group_rows, group_tokens, mapped_groups, stage_means
 from irlvla.scoring.workers import Workers, check_workers, run_tasks
 from irlvla.types import ROLLOUT_STATES, Array, PDMSubScores, SubScores
@@ -155,11 +153,11 @@ def _score_task(task: _Task, method: _Method) -> _Scored:
         earlier = task.scenes.earlier_token(token)
         if earlier in contexts:
             dt_s = (context.now_us - contexts[earlier].now_us) * 1e-6
-            for i, plan in enumerate(plans):
-                partner = first.get((earlier, task.names[plan]))
-                if partner is not None:
-                    rollout = rollouts[earlier][by_token[earlier].index(partner)]
-                    comfort[i], has_earlier[i] = extended_comfort(rollouts[token][i], rollout, dt_s), True
+            place = {plan: i for i, plan in enumerate(by_token[earlier])}
+            partners = [first.get((earlier, task.names[plan])) for plan in plans]
+            has_earlier = np.array([partner is not None for partner in partners])
+            compared = rollouts[earlier][[place[partner] for partner in partners if partner is not None]]
+            comfort[has_earlier] = extended_comfort(rollouts[token][has_earlier], compared, dt_s)
         scores = _with_comfort(scores, comfort, has_earlier)
         lifted = apply_human_filter(scores, human) if method.filters else scores
         raw[plans], filtered[plans] = _columns(scores), _columns(lifted)
@@ -298,16 +296,16 @@ def _score_all(
     return _Scored(np.arange(count), raw, filtered, score, tuple(reasons), rollouts, ego_poses, now_us)
 
 
-def _table(tokens: Sequence[str], names: Sequence[str], scored: _Scored, edition: Edition) -> pa.Table:
-    columns: dict[str, Any] = {"token": pa.array(tokens, pa.string()), "name": pa.array(names, pa.string())}
+def _table(tokens: Sequence[str], names: Sequence[str], scored: _Scored, edition: Edition) -> ScoreTable:
+    columns: dict[str, Column] = {"token": tuple(tokens), "name": tuple(names)}
     written = [("", scored.filtered)] + ([("_raw", scored.raw)] if edition.is_extended else [])
     for suffix, values in written:
         for column, name in enumerate(edition.sub_scores):
-            columns[name + suffix] = pa.array(values[:, column], from_pandas=True)
-    columns["score"] = pa.array(scored.score, from_pandas=True)
-    columns["valid"] = pa.array([not reason for reason in scored.reasons], pa.bool_())
-    columns["reason"] = pa.array(scored.reasons, pa.string())
-    return pa.table(columns)
+            columns[name + suffix] = values[:, column]
+    columns["score"] = scored.score
+    columns["valid"] = np.array([not reason for reason in scored.reasons], dtype=np.bool_)
+    columns["reason"] = tuple(scored.reasons)
+    return ScoreTable(columns)
 
 
 def score_plans(
@@ -321,7 +319,7 @@ def score_plans(
     cache: Path | None = None,
     parts: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> pa.Table:
+) -> ScoreTable:
     """Score a table of plans.
 
     Args:
@@ -338,8 +336,8 @@ def score_plans(
         on_progress: Called with (plans done, plans in all).
     Returns:
         One row a plan, in order: `token`, `name`, the metric's sub-scores under the official names, for EPDMS the same
-        with `_raw` (before the human filter), `score`, `valid`, `reason`. A row that is not valid has nulls for
-        figures; extended comfort is null where the frame 0.5 s earlier has no plan of the same name.
+        with `_raw` (before the human filter), `score`, `valid`, `reason`. A row that is not valid has no figures (NaN
+        here, null in files); nor has extended comfort where the frame 0.5 s earlier has no plan of the same name.
     Raises:
         ConfigError: Unknown metric, traffic or kind of workers, or ones that do not go together; a cluster that cannot
             be used.
@@ -360,7 +358,7 @@ def score_two_stage(
     cache: Path | None = None,
     parts: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> pa.Table:
+) -> ScoreTable:
     """Score plans for the scenes of a two-stage split and their follow-up scenes, in reactive traffic.
 
     Args:
@@ -420,8 +418,7 @@ def score_two_stage(
         stages += ["one", "two", "combined"]
     summed = replace(scored, raw=raw, filtered=filtered, score=score, reasons=tuple(reasons))
     table = _table(tokens, names, summed, method.edition)
-    table = table.append_column("stage", pa.array(stages, pa.string()))
-    return table.append_column("weight", pa.array(weights, from_pandas=True))
+    return ScoreTable({**table.columns, "stage": tuple(stages), "weight": weights})
 
 
 def _missing(groups: Sequence[TwoStageGroup], row_of: Mapping[str, int], reasons: Sequence[str]) -> str:
@@ -455,7 +452,7 @@ def score_plans_file(
     workers: Workers = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> pa.Table:
+) -> ScoreTable:
     """Score a file of plans and write the table, stamped with how it was made.
 
     While it works, what is finished lies beside `out` in a hidden folder; the same call goes on from there after it was
@@ -466,12 +463,12 @@ def score_plans_file(
         split: Split the plans' scenes belong to; with a mapping it names the folder of follow-up scenes.
         plans: A `plans.npz`, or an official submission.
         out: Parquet file, or with the ending `.csv` one in the layout of the official script; appears only when it is
-            whole. See `irlvla.scoring.table_file`.
+            whole. See `irlvla.scoring.score_table`.
         mapping: Official split file with a `reactive_all_mapping`, its scene filter beside it: scores in two stages, in
             reactive traffic whatever `traffic` says, as officially. See `score_two_stage`.
         metric, traffic, human_filter, workers, cache, on_progress: As in `score_plans`.
     Returns:
-        The table as written, its stamps in the schema's metadata.
+        The table as written, with its stamps.
     Raises:
         ConfigError: Unknown metric, traffic or kind of workers, or options that do not go together; a cluster that
             cannot be used.
@@ -522,7 +519,7 @@ def score_plans_file(
         "numpy": np.__version__,
         "command": command_line(),
     }
-    table = table.replace_schema_metadata(stamps)
+    table = replace(table, stamps=stamps)
     write_table(table, out)
     shutil.rmtree(parts, ignore_errors=True)
     return table

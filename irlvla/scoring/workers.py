@@ -326,7 +326,8 @@ def _connect(address: str) -> None:
             ) from error
         if done.returncode != 0:
             said = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-            raise ConfigError(f"cannot use the Ray cluster at {address}: {said[-1]}")
+            hint = "" if "RAY_AUTH_MODE" in os.environ else "; where it asks for a token, set RAY_AUTH_MODE=token"
+            raise ConfigError(f"cannot use the Ray cluster at {address}: {said[-1]}{hint}")
     try:
         ray.init(address or None, logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
     except (ConnectionError, RuntimeError, ValueError) as error:

@@ -227,16 +227,27 @@ def test_score_for_machines_is_one_json_object(alpha: Path, plans: Path, tmp_pat
     assert json.loads((tmp_path / "s.csv.stamps.json").read_text(encoding="utf-8")) == said["stamps"]
 
 
-def test_csv_ends_with_the_average_of_each_driver(alpha: Path, plans: Path, tmp_path: Path) -> None:
-    done = run("score", "--data", alpha, "--split", "test", "--plans", plans, "--out", tmp_path / "s.csv")
+V1_COLUMNS = ["token", "valid", "no_at_fault_collisions", "drivable_area_compliance", "ego_progress"]
+V1_COLUMNS += ["time_to_collision_within_bound", "comfort", "driving_direction_compliance", "score"]
+
+
+@pytest.mark.parametrize(("metric", "total"), [("epdms-2.2", "average_all_frames"), ("pdms-1.1", "average")])
+def test_csv_ends_with_the_average_of_each_driver(
+    metric: str, total: str, alpha: Path, plans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "s.csv"
+    done = run("score", "--data", alpha, "--split", "test", "--plans", plans, "--out", out, "--metric", metric)
     assert done.returncode == 0, done.stderr
-    with (tmp_path / "s.csv").open(newline="", encoding="utf-8") as file:
+    with out.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    if metric == "pdms-1.1":
+        assert list(rows[0]) == ["", *V1_COLUMNS, "name", "reason"]
     names = list(dict.fromkeys(load_plans(plans).names))
     averages = rows[-len(names) :]
-    assert [row["token"] for row in averages] == ["average_all_frames"] * len(names)
+    assert [row["token"] for row in averages] == [total] * len(names)
     for row in averages:
-        scores = [float(other["score"]) for other in rows[: -len(names)] if other["name"] == row["name"]]
+        mine = [other for other in rows[: -len(names)] if other["name"] == row["name"]]
+        scores = [float(other["score"]) for other in mine if other["score"]]
         assert float(row["score"]) == pytest.approx(np.mean(scores), abs=1e-12)
 
 

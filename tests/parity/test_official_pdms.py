@@ -135,8 +135,8 @@ def test_the_last_scenes_of_a_log_are_named_as_too_short(alpha: Path, cache: Pat
     for metric, valid in (("pdms-1.1", False), ("epdms-2.2", True)):
         out = tmp_path / "out.parquet"
         table = score_plans_file(alpha, "test", tmp_path / "plans.npz", out, metric=metric, cache=cache)
-        assert table["valid"].to_pylist() == [valid]
-        assert ("with 10 frames after it" in table["reason"][0].as_py()) != valid
+        assert table["valid"].tolist() == [valid]
+        assert ("with 10 frames after it" in table["reason"][0]) != valid
 
 
 @pytest.mark.parametrize(

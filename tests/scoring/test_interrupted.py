@@ -19,11 +19,12 @@ from irlvla.data.plans import load_plans, write_plans
 from irlvla.data.scenes import open_scenes
 from irlvla.errors import DataError
 from irlvla.scoring import table as table_module
+from irlvla.scoring.score_table import ScoreTable
 from irlvla.scoring.table import score_plans, score_plans_file
 
 PATIENCE_S = 120.0
 
-Score = Callable[..., tuple[pa.Table, int]]
+Score = Callable[..., tuple[ScoreTable, int]]
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def score(root: Path, plans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(table_module, "_SCENES_PER_TASK", 1)
     monkeypatch.setattr(table_module, "_score_task", lambda task, method: logs.append(task) or work(task, method))
 
-    def call(path: Path = plans, **options: Any) -> tuple[pa.Table, int]:
+    def call(path: Path = plans, **options: Any) -> tuple[ScoreTable, int]:
         logs.clear()
         options = {"cache": root / "contexts"} | options
         table = score_plans_file(root, "test", path, tmp_path / "s.parquet", **options)
@@ -110,7 +111,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(workers: str, gold
     assert steps == sorted(set(steps))
     assert steps[-1] == len(resumed)
     assert [path.name for path in tmp_path.iterdir()] == ["s.parquet"]
-    assert pq.read_table(out).equals(resumed)
+    assert pq.read_table(out).equals(pa.table(resumed))
     assert resumed.equals(score_plans(open_scenes(alpha, "test"), load_plans(alpha / "plans.npz")))
 
 

@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import shapely
 from hypothesis import given, settings
@@ -24,6 +23,7 @@ from irlvla.data.scenes import SceneSet, open_scenes
 from irlvla.geometry import world_to_ego
 from irlvla.scoring.context import ScoringContext, build_context
 from irlvla.scoring.score import score, simulate_plans
+from irlvla.scoring.score_table import ScoreTable
 from irlvla.scoring.table import score_plans
 from irlvla.types import OBJECT_TYPES, Array, Boxes, Scene, SubScores
 
@@ -216,7 +216,7 @@ def test_objects_far_away_do_not_matter(token: str, seed: int, count: int) -> No
 
 
 @pytest.fixture(scope="module")
-def adjacent(golden: Path) -> tuple[SceneSet, PlanTable, pa.Table]:
+def adjacent(golden: Path) -> tuple[SceneSet, PlanTable, ScoreTable]:
     """Frames of two logs, two drivers' plans for each, and their scores in one go."""
     found = open_scenes(golden / "beta", "test", num_future_frames=8)
     table = load_plans(golden / "beta" / "plans_adjacent_frames.npz")
@@ -236,23 +236,26 @@ def take(plans: PlanTable, rows: list[int]) -> PlanTable:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_any_order_of_the_plans_gives_the_same_bits(
-    workers: int, adjacent: tuple[SceneSet, PlanTable, pa.Table]
+    workers: int, adjacent: tuple[SceneSet, PlanTable, ScoreTable]
 ) -> None:
     found, plans, together = adjacent
     order = np.random.default_rng(workers).permutation(len(plans)).tolist()
     shuffled = score_plans(found, take(plans, order), workers=workers)
     assert shuffled.equals(together.take(order))
-    assert together["two_frame_extended_comfort"].null_count < len(plans)
+    assert not np.isnan(together["two_frame_extended_comfort"]).all()
 
 
-def test_any_batch_gives_the_same_bits(adjacent: tuple[SceneSet, PlanTable, pa.Table]) -> None:
+def test_any_batch_gives_the_same_bits(adjacent: tuple[SceneSet, PlanTable, ScoreTable]) -> None:
     """But for extended comfort, which asks for the plan of the frame before, and the score: compared by driver."""
     found, plans, together = adjacent
-    alone = [name for name in together.column_names if "comfort" not in name and name != "score"]
+
+    def alone(table: ScoreTable) -> ScoreTable:
+        return ScoreTable({k: v for k, v in table.columns.items() if "comfort" not in k and k != "score"})
+
     rng = np.random.default_rng(0)
     for size in (1, 3, 10):
         rows = sorted(rng.choice(len(plans), size=size, replace=False).tolist())
-        assert score_plans(found, take(plans, rows)).select(alone).equals(together.take(rows).select(alone))
+        assert alone(score_plans(found, take(plans, rows))).equals(alone(together.take(rows)))
     for name in set(plans.names):
         rows = [row for row, other in enumerate(plans.names) if other == name]
         assert score_plans(found, take(plans, rows)).equals(together.take(rows))
