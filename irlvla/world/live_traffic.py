@@ -39,6 +39,8 @@ _WALKING_MPS = 0.15
 _BRAKING_MPS2 = 0.5
 # As where recorded tracks are cut: farther than the speed allows.
 _JUMP_M = 1.5
+# How far the ego may be from every road; farther than any drive goes before it ends.
+_SEARCH_LANE_M = 1000.0
 _START_TRIES = 5
 _CONNECT_TRIES = 500
 _CONNECT_EVERY_S = 0.02
@@ -314,7 +316,8 @@ class LiveTraffic:
     def _place(self, front: tuple[float, float], heading: float, on_route: bool) -> None:
         """Put the ego vehicle at its exact place; the lane that others look for it on is the nearest one."""
         vehicles = self._sumo.vehicle
-        keep_route, leave_network = 1, 2
+        # Allowed to leave the network (2), an ego that crosses a junction off its route makes SUMO 1.28 crash.
+        keep_route, any_road = 1, 0
         angle = math.degrees(math.pi / 2 - heading) % 360.0
         try:
             if on_route and self._is_rerouted:
@@ -322,10 +325,10 @@ class LiveTraffic:
                 if edge in self._route:
                     vehicles.setRoute(self._ego, self._route[self._route.index(edge) :])
                     self._is_rerouted = False
-            keep = leave_network | (keep_route if on_route and not self._is_rerouted else 0)
+            keep = keep_route if on_route and not self._is_rerouted else any_road
             # Freed from its route, SUMO forgets it.
-            self._is_rerouted |= not keep & keep_route
-            vehicles.moveToXY(self._ego, "", -1, front[0], front[1], angle, keep)
+            self._is_rerouted |= keep == any_road
+            vehicles.moveToXY(self._ego, "", -1, front[0], front[1], angle, keep, _SEARCH_LANE_M)
         except traci.TraCIException as error:
             if self._ego in vehicles.getIDList():
                 raise RunError(f"SUMO does not take the ego vehicle at {self.time_s:.1f} s: {error}") from error

@@ -194,3 +194,24 @@ def test_closing_leaves_no_process_behind(priority: Place, tmp_path: Path) -> No
     traffic.close()
     with pytest.raises(ProcessLookupError):
         os.kill(process, 0)
+
+
+def test_an_ego_that_cuts_across_the_junction_off_its_route_leaves_sumo_alive(tmp_path: Path) -> None:
+    place = build_crossroad(tmp_path / "place")
+    cars = [Car("v0.ego0", 0, "west", "south", "ego0", 120), Car("v1.car0", 0, "east", "west", "car0", 60)]
+    cars += [Car(f"v{k}.car0", 3 * k, "south", "east", "car0", 100) for k in (2, 3)]
+    traffic = LiveTraffic(place.network, write_trips(tmp_path / "demand.rou.xml", *cars), 1)
+    traffic.run_until(1.0)
+    traffic.watch("v0.ego0")
+    before = traffic.step()
+    assert before.ego is not None
+    traffic.take_over()
+    (x, y), heading = before.ego.front, 0.0
+    for step in range(160):
+        # Into the oncoming lane, then slantwise over the junction and off into the field beyond.
+        heading = min(0.9, 0.02 * max(0, step - 40))
+        x, y = x + 0.9 * math.cos(heading), y + 0.9 * math.sin(heading)
+        snapshot = traffic.step((x, y), heading, on_route=step < 45)
+        if snapshot.ego is not None:
+            assert snapshot.ego.front == pytest.approx((x, y), abs=1e-6)
+    traffic.close()
