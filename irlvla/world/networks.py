@@ -134,8 +134,8 @@ def run_tool(tool: str, arguments: Sequence[str], folder: Path) -> None:
         name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
         raise ToolError(tool, f"killed by signal {name} in {folder}", killed=True)
     if result.returncode > 0:
-        # Some of its errors go on in the next line, indented.
-        lines = [line.strip() for line in result.stderr.splitlines()]
+        # Some of its errors go on in the next line, indented; PROJ mixes in complaints about its own files.
+        lines = [line.strip() for line in result.stderr.splitlines() if not line.startswith("pj_")]
         errors = [" ".join(lines[k : k + 2]) for k, line in enumerate(lines) if line.startswith("Error")]
         reason = errors[0].removeprefix("Error: ").replace(" Quitting (on error).", "") if errors else "no message"
         raise ToolError(tool, f"{reason} (in {folder})")
