@@ -14,6 +14,8 @@ EGO_LENGTH_M = 5.176
 EGO_WIDTH_M = 2.297
 EGO_WHEEL_BASE_M = 3.089
 REAR_AXLE_TO_CENTER_M = 1.461
+GROUND_Z_M = -0.35
+"""Height of the street in the ego frame, whose origin is the rear axle; measured at the boxes of nuPlan's logs."""
 
 
 def wrap_angle(angle_rad: Array) -> Array:

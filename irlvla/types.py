@@ -38,7 +38,7 @@ class Camera:
     """One camera of one frame: where its image lies and how it is mounted.
 
     The pinhole convention is OpenCV's (x right, y down, z forward). NAVSIM mounts cameras relative to the LiDAR frame,
-    which coincides with the ego frame (origin at the rear axle, about 0.35 m above the ground, z up).
+    which coincides with the ego frame (origin at the rear axle, 0.35 m above the street, z up).
     """
 
     name: str

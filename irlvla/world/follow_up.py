@@ -449,7 +449,7 @@ class _SceneWriter:
             "roadblock_ids": list(self._log.route),
             "traffic_lights": [(connector.fid, red) for connector, red, _ in frame.lights],
             "annotations": {
-                "boxes": boxes_ego(objects, self._preset).astype(np.float32),
+                "boxes": boxes_ego(objects).astype(np.float32),
                 "names": [item.type for item in objects],
                 "velocity_3d": np.array(velocity, dtype=np.float32).reshape(-1, 3),
                 "instance_tokens": [token_of(frame.token, item.track) for item in objects],

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M, REAR_AXLE_TO_CENTER_M
+from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M, GROUND_Z_M, REAR_AXLE_TO_CENTER_M
 from irlvla.world.appearance import Weather
 from irlvla.world.raster import (
     ASPHALT,
@@ -88,8 +88,7 @@ _MOUNTED = tuple((lidar, _faces(lidar)) for lidar in LIDARS)
 
 
 def sweep(
-    mesh: Mesh, place: Array, heading: float, ground_height_m: float, weather: Weather, noise: Floats,
-    rng: np.random.Generator,
+    mesh: Mesh, place: Array, heading: float, weather: Weather, noise: Floats, rng: np.random.Generator,
 ) -> NDArray[np.float32]:  # fmt: skip
     """All LiDARs' points of one moment.
 
@@ -97,7 +96,6 @@ def sweep(
         mesh: Everything near, street level at height 0.
         place: [2] rear axle in the frame of the mesh.
         heading: Of the ego.
-        ground_height_m: Height of the street in the ego frame.
     Returns:
         [N, 6] x, y, z (m, ego frame), intensity (0-255), ring, LiDAR id; rays without return are left out.
     """
@@ -128,7 +126,7 @@ def sweep(
             rows = np.flatnonzero(kept)
             cloud = np.empty((len(rows), 6), dtype=np.float32)
             cloud[:, :3] = points[rows, :3] @ face.rotation_ego.T.astype(np.float32) + position.astype(np.float32)
-            cloud[:, 2] += np.float32(ground_height_m)
+            cloud[:, 2] += np.float32(GROUND_Z_M)
             cloud[:, 3] = points[rows, 3]
             cloud[:, 4] = face.ring[rows]
             cloud[:, 5] = lidar.number

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irlvla.geometry import wrap_angle
+from irlvla.geometry import GROUND_Z_M, wrap_angle
 from irlvla.types import COMMANDS
 from irlvla.world.city import City, Connector
 from irlvla.world.drives import Drive, TrafficIndex, is_red, route_edges
@@ -306,10 +306,10 @@ def _turn_command(connector: Connector) -> int:
     return COMMANDS.index("right") if change < -_TURN_RAD else COMMANDS.index("straight")
 
 
-def boxes_ego(objects: tuple[SceneObject, ...], preset: WorldPreset) -> Array:
-    """[N, 7] annotated boxes in the ego frame, whose origin is not on the street in every preset."""
+def boxes_ego(objects: tuple[SceneObject, ...]) -> Array:
+    """[N, 7] annotated boxes in the ego frame, whose origin is not on the street."""
     boxes = np.array([item.box for item in objects]).reshape(-1, 7)
-    boxes[:, 2] += preset.ground_height_m
+    boxes[:, 2] += GROUND_Z_M
     return boxes
 
 
@@ -375,7 +375,7 @@ def frame_records(
                 "lidar2ego": np.eye(4),
                 "lidar2global": to_world.copy(),
                 "anns": {
-                    "gt_boxes": boxes_ego(objects, preset),
+                    "gt_boxes": boxes_ego(objects),
                     "gt_names": np.array([item.type for item in objects], dtype="<U16"),
                     "gt_velocity_3d": np.array([[*item.velocity_mps, 0.0] for item in objects]).reshape(-1, 3),
                     "instance_tokens": [token_of(frame.token, item.track) for item in objects],

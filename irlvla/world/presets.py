@@ -95,8 +95,6 @@ class WorldPreset:
     cameras, weather, shadows, night, five LiDARs."""
     lens_distortion: bool = True
     """Whether rich images keep nuPlan's lens distortion."""
-    ground_height_m: float = 0.0
-    """Height of the street in the ego frame; nuPlan's ego origin is the rear axle, 0.35 m above it."""
     follow_ups: FollowUpPreset | None = None
     """Follow-up scenes of split `world-hard`; None writes no such split."""
     driver: Driver = "sumo"
@@ -191,7 +189,6 @@ PRESETS = {
         traffic_density=9.0,
         network_span_m=500.0,
         looks="rich",
-        ground_height_m=-0.35,
         filter_scenes=False,
     ),
     "quick": WorldPreset(
@@ -241,7 +238,6 @@ PRESETS = {
         traffic_density=6.0,
         network_span_m=800.0,
         looks="rich",
-        ground_height_m=-0.35,
         follow_ups=FollowUpPreset("hard", scenes_per_log=2, starts_per_scene=6),
         connected_trips=True,
         road_works_per_km=0.9,
@@ -265,7 +261,6 @@ PRESETS = {
         network_span_m=450.0,
         filter_scenes=False,
         looks="rich",
-        ground_height_m=-0.35,
         follow_ups=FollowUpPreset("hard", scenes_per_log=1, starts_per_scene=2),
         connected_trips=True,
         road_works_per_km=1.5,

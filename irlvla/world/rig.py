@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from irlvla.geometry import GROUND_Z_M
 from irlvla.types import CAMERA_NAMES
 from irlvla.world.presets import WorldPreset
 
@@ -98,7 +99,10 @@ class MountedCamera:
 
 
 def mounted_cameras(width_px: int, height_px: int) -> dict[str, MountedCamera]:
-    """All eight cameras, straight and without distortion, for images of a given size, by name."""
+    """All eight cameras by name, straight and without distortion, for images of a given size.
+
+    They hang 0.35 m lower than nuPlan's: the published demo was trained on such a view.
+    """
     scale_x, scale_y = width_px / FULL_WIDTH_PX, height_px / FULL_HEIGHT_PX
     intrinsic = np.array(
         [[FULL_FOCAL_PX * scale_x, 0.0, width_px / 2], [0.0, FULL_FOCAL_PX * scale_y, height_px / 2], [0.0, 0.0, 1.0]]
@@ -108,7 +112,7 @@ def mounted_cameras(width_px: int, height_px: int) -> dict[str, MountedCamera]:
         x, y, z, degrees = _MOUNTS[name]
         cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         rotation = np.array([[sin, 0.0, cos], [-cos, 0.0, sin], [0.0, -1.0, 0.0]])
-        cameras[name] = MountedCamera(name, rotation, np.array([x, y, z]), intrinsic, width_px, height_px)
+        cameras[name] = MountedCamera(name, rotation, np.array([x, y, z + GROUND_Z_M]), intrinsic, width_px, height_px)
     return cameras
 
 

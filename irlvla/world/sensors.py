@@ -9,7 +9,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from irlvla.data.sensors import write_point_cloud
-from irlvla.geometry import EGO_LENGTH_M, REAR_AXLE_TO_CENTER_M
+from irlvla.geometry import EGO_LENGTH_M, GROUND_Z_M, REAR_AXLE_TO_CENTER_M
 from irlvla.types import CAMERA_NAMES
 from irlvla.world import bodies
 from irlvla.world.appearance import Appearance, random_appearance
@@ -132,7 +132,7 @@ class SensorSuite:
         order = nearest_first(mesh, *place)
         cos, sin = np.cos(frame.ego_pose[2]), np.sin(frame.ego_pose[2])
         to_mesh = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-        foot = np.array([*place, -self._preset.ground_height_m])
+        foot = np.array([*place, -GROUND_Z_M])
         planes = np.zeros((len(mesh.start) - 1, 3))
         images = []
         for name in self._preset.cameras:
@@ -160,8 +160,7 @@ class SensorSuite:
         mesh, _ = self._surroundings(frame, look)
         place = frame.ego_pose[:2] - self._city.offset
         return rich_sweep(
-            mesh, place, float(frame.ego_pose[2]), self._preset.ground_height_m, look.appearance.weather, self._noise,
-            rng,
+            mesh, place, float(frame.ego_pose[2]), look.appearance.weather, self._noise, rng,
         )  # fmt: skip
 
     def _surroundings(self, frame: KeyFrame, look: Look) -> tuple[Mesh, GroundMaps]:

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from town import NOTHING, day, moment, street, thing
 
+from irlvla.geometry import GROUND_Z_M
 from irlvla.world.appearance import Appearance
 from irlvla.world.logs import SceneObject
 from irlvla.world.presets import PRESETS
@@ -15,7 +16,6 @@ from irlvla.world.scenery import Scenery
 from irlvla.world.sensors import SensorSuite
 
 PRESET = replace(PRESETS["looks"], cameras=())
-GROUND = PRESET.ground_height_m
 TREE = Scenery(np.zeros((0, 7)), np.array([[16.0, 6.0, 7.0, 2.0]]), ())
 
 
@@ -30,7 +30,7 @@ def sweep(
 
 def inside(points: NDArray[np.float32], item: SceneObject, margin_m: float = 0.1) -> NDArray[np.bool_]:
     x, y, z, length, width, height, heading = item.box
-    d = points[:, :3] - [x, y, z + GROUND]
+    d = points[:, :3] - [x, y, z + GROUND_Z_M]
     cos, sin = np.cos(heading), np.sin(heading)
     along, across = cos * d[:, 0] + sin * d[:, 1], cos * d[:, 1] - sin * d[:, 0]
     halves = np.array([length, width, height]) / 2 + margin_m
@@ -41,8 +41,8 @@ def test_an_empty_street_lies_at_the_ground_height_of_the_ego_frame() -> None:
     points = sweep()
     level = points[(np.hypot(points[:, 0], points[:, 1]) < 25) & (np.abs(points[:, 1]) < 1.4)]
     assert len(level) > 300
-    assert np.median(level[:, 2]) == pytest.approx(GROUND, abs=0.01)
-    assert np.abs(level[:, 2] - GROUND).max() < 0.1
+    assert np.median(level[:, 2]) == pytest.approx(GROUND_Z_M, abs=0.01)
+    assert np.abs(level[:, 2] - GROUND_Z_M).max() < 0.1
 
 
 def test_all_five_lidars_are_in_the_cloud_under_their_numbers_and_rings() -> None:
@@ -62,13 +62,13 @@ def test_points_of_a_car_lie_in_its_box_and_on_its_shape() -> None:
     heading = np.pi + 0.4
     car = thing("car1", 12.0, 4.0, (4.5, 1.8, 1.45), heading)
     with_car, without = sweep(car), sweep()
-    on_car = inside(with_car, car) & (with_car[:, 2] > GROUND + 0.12)
+    on_car = inside(with_car, car) & (with_car[:, 2] > GROUND_Z_M + 0.12)
     assert on_car.sum() > 60
-    assert not (inside(without, car) & (without[:, 2] > GROUND + 0.12)).any()
+    assert not (inside(without, car) & (without[:, 2] > GROUND_Z_M + 0.12)).any()
     # The bonnet is lower than the roof: no box.
     cos, sin = np.cos(heading), np.sin(heading)
     along = cos * (with_car[on_car, 0] - 12.0) + sin * (with_car[on_car, 1] - 4.0)
-    height = with_car[on_car, 2] - GROUND
+    height = with_car[on_car, 2] - GROUND_Z_M
     assert height[along > 1.5].max() < 1.05
     assert height[np.abs(along) < 1.0].max() > 1.2
 
@@ -98,7 +98,7 @@ def test_rain_and_fog_take_far_points_and_add_near_ones() -> None:
 
     def afloat(points: NDArray[np.float32]) -> int:
         near = np.hypot(points[:, 0], points[:, 1]) < 10
-        return int((near & (points[:, 2] > GROUND + 0.5)).sum())
+        return int((near & (points[:, 2] > GROUND_Z_M + 0.5)).sum())
 
     # A lamp post or two stands near in any weather.
     assert min(afloat(wet), afloat(fog)) > afloat(dry) + 20

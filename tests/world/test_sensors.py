@@ -11,7 +11,7 @@ from town import NOTHING, day, moment, street, thing
 
 from irlvla.data.sensors import load_image, load_point_cloud
 from irlvla.evaluation.projection import lens, project_points
-from irlvla.geometry import box_corners
+from irlvla.geometry import GROUND_Z_M, box_corners
 from irlvla.types import CAMERA_NAMES, Camera
 from irlvla.world.appearance import Appearance
 from irlvla.world.camera import lens_of
@@ -69,7 +69,7 @@ def drawn_extent(preset: WorldPreset, camera: MountedCamera, box: Array) -> Arra
     """[4] least and greatest column and row of the pixels that a solid box covers at least by half."""
     build = MeshBuilder()
     ring = box_corners(box[[0, 1, 6, 3, 4]])
-    low = box[2] - box[5] / 2 - preset.ground_height_m
+    low = box[2] - box[5] / 2 - GROUND_Z_M
     for k in range(4):
         a, b = ring[k], ring[(k + 1) % 4]
         build.face(np.array([[*a, low], [*b, low], [*b, low + box[5]], [*a, low + box[5]]]), (0.5, 0.5, 0.5), MATT)
@@ -77,7 +77,7 @@ def drawn_extent(preset: WorldPreset, camera: MountedCamera, box: Array) -> Arra
         build.face(np.concatenate([ring, np.full((4, 1), z)], axis=1), (0.5, 0.5, 0.5), MATT)
     mesh = build.mesh()
     traced = lens_of(camera)
-    view = traced.view(camera.rotation_ego, camera.translation_ego - [0, 0, preset.ground_height_m])
+    view = traced.view(camera.rotation_ego, camera.translation_ego - [0, 0, GROUND_Z_M])
     ids, nearness = blank(view)
     draw(ids, nearness, np.zeros((len(mesh.start) - 1, 3)), mesh, nearest_first(mesh, 0.0, 0.0), view, noise_texture())
     covered = (ids.reshape(-1)[traced.lookup] >= 0).mean(axis=-1) >= 0.5
@@ -89,7 +89,7 @@ def box_before(record: dict) -> Array:
     """A box 14 m ahead of a camera and a little to its right, on the street, in the ego frame."""
     rotation, position = record["sensor2lidar_rotation"], record["sensor2lidar_translation"]
     x, y = (position + 14.0 * rotation[:, 2] + 1.5 * rotation[:, 0])[:2]
-    return np.array([x, y, RICH.ground_height_m + 0.8, 4.4, 1.8, 1.6, 0.4])
+    return np.array([x, y, GROUND_Z_M + 0.8, 4.4, 1.8, 1.6, 0.4])
 
 
 def logged_camera(preset: WorldPreset, name: str) -> tuple[MountedCamera, dict]:
@@ -155,7 +155,7 @@ def test_an_annotated_cone_is_drawn_standing_in_its_logged_box() -> None:
     city = street(60.0)
     record = frame_records([moment(city, cone)], city, [], "some-log", FRONT, 0)[0]
     box = record["anns"]["gt_boxes"][0]
-    assert box[2] - box[5] / 2 == pytest.approx(FRONT.ground_height_m)
+    assert box[2] - box[5] / 2 == pytest.approx(GROUND_Z_M)
     pixels = navsim_pixels({**record["cams"]["CAM_F0"]}, edges_of(box))
     assert columns.min() == pytest.approx(pixels[:, 0].min(), abs=2.0)
     assert columns.max() == pytest.approx(pixels[:, 0].max(), abs=2.0)
@@ -182,7 +182,7 @@ def test_a_traffic_light_can_be_read_at_40_m(preset: WorldPreset, sky: str) -> N
     colours = {}
     for letter, lamp in (("r", 0), ("y", 1), ("G", 2)):
         image = render(suite, look, letter=letter, length_m=length)
-        lens_at = head.at - [0, 0, -preset.ground_height_m]
+        lens_at = head.at - [0, 0, -GROUND_Z_M]
         lens_at[2] += (1 - lamp) * 1.06 * head.scale / 3
         camera = look.cameras["CAM_F0"]
         seen = (lens_at - camera.translation_ego) @ camera.rotation_ego
@@ -230,7 +230,7 @@ def test_the_sun_throws_a_shadow_away_from_itself_and_a_cloudy_sky_none() -> Non
         change = render(suite, look, car).astype(int).mean(axis=-1) - render(suite, look).mean(axis=-1)
         # Street 5 m to the right and left of the car: the sun stands on the left.
         for side in (-1, 1):
-            spot = np.array([[14.0, side * 4.2, FRONT.ground_height_m]])
+            spot = np.array([[14.0, side * 4.2, GROUND_Z_M]])
             camera = look.cameras["CAM_F0"]
             seen = (spot - camera.translation_ego) @ camera.rotation_ego
             u, v = cv2.projectPoints(seen, np.zeros(3), np.zeros(3), camera.intrinsic, camera.distortion)[0][0, 0]

@@ -4,6 +4,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from irlvla.geometry import GROUND_Z_M
 from irlvla.world.logs import KeyFrame
 from irlvla.world.rig import LIDAR_FORWARD_M, LIDAR_HEIGHT_M
 from irlvla.world.scenery import Scenery
@@ -85,7 +86,7 @@ def sweep(frame: KeyFrame, scenery: Scenery, rng: np.random.Generator) -> NDArra
     points = np.zeros((len(a), 6), dtype=np.float32)
     points[:, 0] = sensor[0] + r * np.cos(azimuths[a])
     points[:, 1] = sensor[1] + r * np.sin(azimuths[a])
-    points[:, 2] = sensor[2] + r * slopes[e]
+    points[:, 2] = sensor[2] + r * slopes[e] + GROUND_Z_M
     brightness = np.where(hit[a, e] < 0, 12.0, 40.0 + 25.0 * (hit[a, e] % 5))
     points[:, 3] = np.clip(np.round(brightness * np.exp(-r / 80.0)), 0, 255)
     points[:, 4] = e

@@ -8,6 +8,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from irlvla.data.sensors import write_point_cloud
+from irlvla.geometry import GROUND_Z_M
 from irlvla.world.city import City
 from irlvla.world.logs import KeyFrame, SceneObject
 from irlvla.world.plain import bodies
@@ -115,7 +116,7 @@ def draw(
     cos, sin = np.cos(ego_pose[2]), np.sin(ego_pose[2])
     to_mesh = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
     rotation = to_mesh @ camera.rotation_ego
-    origin = to_mesh @ camera.translation_ego + np.array([*(ego_pose[:2] - offset), 0.0])
+    origin = to_mesh @ camera.translation_ego + np.array([*(ego_pose[:2] - offset), -GROUND_Z_M])
     intrinsic = camera.intrinsic.copy()
     intrinsic[:2] *= SUPERSAMPLING
     height, width = camera.height_px * SUPERSAMPLING, camera.width_px * SUPERSAMPLING
