@@ -503,12 +503,14 @@ def _city(folder: Path, preset: WorldPreset, spec: NetworkSpec, place_seed: int)
 
 
 @lru_cache(maxsize=4)
-def _place(out: Path, preset: WorldPreset, seed: int, index: int) -> tuple[City, Scenery, RecordedTraffic, SensorSuite]:
+def _place(
+    out: Path, preset: WorldPreset, seed: int, index: int
+) -> tuple[City, Scenery, Obstacles, RecordedTraffic, SensorSuite]:
     """What a network's workshop holds, read once per process."""
     spec = preset.networks[index]
     folder = _workshop(out, spec)
-    city, scenery, _ = _city(folder, preset, spec, network_seed(seed, index))
-    return city, scenery, read_recording(folder, preset), SensorSuite(city, scenery, preset)
+    city, scenery, obstacles = _city(folder, preset, spec, network_seed(seed, index))
+    return city, scenery, obstacles, read_recording(folder, preset), SensorSuite(city, scenery, preset)
 
 
 def _write_location_map(out: Path, preset: WorldPreset, seed: int, location: str) -> None:
@@ -568,14 +570,15 @@ def _write_log_job(job: _LogJob) -> str:
     file = job.root / "navsim_logs" / spec.data_split / f"{name}.pkl"
     if file.is_file():
         return name
-    city, scenery, traffic, sensors = _place(job.root, job.preset, job.seed, job.spec_index)
+    city, scenery, obstacles, traffic, sensors = _place(job.root, job.preset, job.seed, job.spec_index)
     index = TrafficIndex(traffic, city.offset)
     frames = key_frames(city, scenery, index, job.drive, name, start_time_us(job.number))
     with _private_folder(job.root / "sensor_blobs" / spec.data_split / name) as blobs:
         sensors.write(frames, blobs, job.appearance(), name)
     describe_drive(job.root, spec.data_split, name, frames)
     if job.preset.driver == "human":
-        label_faults(job.root, spec.data_split, name, frames, find_faults(city, index, job.drive))
+        faults = find_faults(city, index, job.drive, obstacle_places(city, obstacles))
+        label_faults(job.root, spec.data_split, name, frames, faults)
     route = city.route_roadblocks(route_edges(city, traffic, job.drive))
     write_pickle(file, frame_records(frames, city, route, name, job.preset, job.seed))
     return name
@@ -585,7 +588,7 @@ def _follow_log_job(job: _LogJob, tokens: frozenset[str]) -> list[TwoStageGroup]
     """Write the follow-up scenes of one log; the list of its groups comes last and marks them as finished."""
     listed = _workshop(job.root, job.preset.networks[job.spec_index]) / "follow_up" / f"{job.name}.json"
     if not listed.is_file():
-        city, scenery, traffic, sensors = _place(job.root, job.preset, job.seed, job.spec_index)
+        city, scenery, _, traffic, sensors = _place(job.root, job.preset, job.seed, job.spec_index)
         route = city.route_roadblocks(route_edges(city, traffic, job.drive))
         log = LogToFollow(job.name, job.number, job.drive, start_time_us(job.number), tuple(route))
         place = (city, scenery, TrafficIndex(traffic, city.offset), sensors)

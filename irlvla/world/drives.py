@@ -290,7 +290,9 @@ def _fault(
         return "route has gaps"
     on_route = [c for c in city.connectors if str(c.roadblock_connector) in blocks and c.signal is not None]
     statics = np.array([[*item.pose, *item.size_m[:2]] for item in scenery.objects]).reshape(-1, 5)
-    touched: dict[int, float] = {}
+    driven = {str(lane) for lane in track.lanes}
+    touched: set[int] = set()
+    entered_at_yellow_s: dict[int, float] = {}
     for step, ego, outline in _ego_outlines(index, drive, span):
         if not drivable.contains(outline) and (driver == "sumo" or _beyond(drivable, outline) > KERB_GRAZE_M):
             return "off the drivable area"
@@ -305,8 +307,14 @@ def _fault(
             if not connector.polygon.intersects(outline):
                 continue
             if not is_red(connector, traffic, frame_step):
-                touched.setdefault(connector.fid, yellow_s(connector, traffic, step))
-            elif driver == "sumo" or touched.get(connector.fid, 0.0) < LATE_YELLOW_S:
+                if (
+                    connector.fid not in touched
+                    and step > drive.first_step
+                    and driven.intersection(connector.sumo_lanes)
+                ):
+                    entered_at_yellow_s[connector.intersection] = yellow_s(connector, traffic, step)
+                touched.add(connector.fid)
+            elif driver == "sumo" or entered_at_yellow_s.get(connector.intersection, 0.0) < LATE_YELLOW_S:
                 return "on a connector at red"
     return None
 
