@@ -37,7 +37,7 @@ from irlvla.world.language import describe_drive
 from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us
 from irlvla.world.map_file import MAP_VERSIONS, SLOT_FIDS, slot_origin, write_map, write_map_index
 from irlvla.world.motion import STEP_S
-from irlvla.world.networks import CREDIT_OSM, WHEEL_NETWORKS, check_user_file, sumo_home, write_network
+from irlvla.world.networks import CREDIT_OSM, NETWORK, WHEEL_NETWORKS, check_user_file, sumo_home, write_network
 from irlvla.world.obstacles import Obstacles, obstacle_places, plan_obstacles
 from irlvla.world.presets import DATA_SPLITS, FileSource, NetworkSpec, WorldPreset, WorldSplit
 from irlvla.world.scenario import read_scenario, simulate_scenario
@@ -424,17 +424,8 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
         return
     place_seed = network_seed(seed, index)
     with _private_folder(_workshop(out, spec)) as folder:
-        span_m = spec.span_m or preset.network_span_m
-        network = write_network(
-            spec.source,
-            span_m,
-            place_seed,
-            folder,
-            file=spec.file,
-            mirrored=spec.mirrored,
-            opposites=preset.has_obstacles,
-        )
-        city, scenery, obstacles = _city(folder, preset, spec, place_seed)
+        network = lay_out_network(preset, spec, place_seed, folder)
+        city, scenery, obstacles = lay_out_city(network, preset, spec, place_seed)
         wanted, drives, notes = _log_share(preset, index), [], []
         dropped: Counter[str] = Counter()
         if wanted:
@@ -494,9 +485,24 @@ def _log_share(preset: WorldPreset, index: int) -> int:
     return wanted // len(peers) + (1 if peers.index(index) < wanted % len(peers) else 0)
 
 
-def _city(folder: Path, preset: WorldPreset, spec: NetworkSpec, place_seed: int) -> tuple[City, Scenery, Obstacles]:
-    origin = slot_origin(spec.location, spec.slot)
-    city = read_city(folder / "network.net.xml", spec.location, origin, spec.slot * SLOT_FIDS)
+def lay_out_network(preset: WorldPreset, spec: NetworkSpec, place_seed: int, folder: Path) -> Path:
+    """Write SUMO's network of a place into a folder; returns its file."""
+    return write_network(
+        spec.source,
+        spec.span_m or preset.network_span_m,
+        place_seed,
+        folder,
+        file=spec.file,
+        mirrored=spec.mirrored,
+        opposites=preset.has_obstacles,
+    )
+
+
+def lay_out_city(
+    network: Path, preset: WorldPreset, spec: NetworkSpec, place_seed: int
+) -> tuple[City, Scenery, Obstacles]:
+    """Streets, what lines them, and what stands in the way at a place, from SUMO's network."""
+    city = read_city(network, spec.location, slot_origin(spec.location, spec.slot), spec.slot * SLOT_FIDS)
     # A user's traffic has obstacles of its own, or none.
     obstacles = Obstacles() if spec.source == "sumo" else plan_obstacles(city, preset, place_seed)
     return city, lay_out_scenery(city, place_seed, obstacles), obstacles
@@ -509,7 +515,7 @@ def _place(
     """What a network's workshop holds, read once per process."""
     spec = preset.networks[index]
     folder = _workshop(out, spec)
-    city, scenery, obstacles = _city(folder, preset, spec, network_seed(seed, index))
+    city, scenery, obstacles = lay_out_city(folder / NETWORK, preset, spec, network_seed(seed, index))
     return city, scenery, obstacles, read_recording(folder, preset), SensorSuite(city, scenery, preset)
 
 
@@ -519,7 +525,13 @@ def _write_location_map(out: Path, preset: WorldPreset, seed: int, location: str
     if file.is_file():
         return
     here = [(index, spec) for index, spec in enumerate(preset.networks) if spec.location == location]
-    write_map([_city(_workshop(out, spec), preset, spec, network_seed(seed, index))[0] for index, spec in here], file)
+    write_map(
+        [
+            lay_out_city(_workshop(out, spec) / NETWORK, preset, spec, network_seed(seed, index))[0]
+            for index, spec in here
+        ],
+        file,
+    )
 
 
 def _log_jobs(out: Path, preset: WorldPreset, seed: int) -> list[_LogJob]:

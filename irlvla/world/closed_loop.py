@@ -148,10 +148,10 @@ class ClosedLoop:
         self._folder = tempfile.TemporaryDirectory(prefix="irlvla-drive-")
         rng = np.random.default_rng([seed, 61])
         preset = self.place.preset
-        demand = self.place.write_demand(
+        demand, bus_stops = self.place.write_demand(
             int(rng.integers(2**31)), _SEARCH_S + self.time_limit_s + 10.0, Path(self._folder.name)
         )
-        self.traffic = LiveTraffic(self.place.network, demand, int(rng.integers(2**31)))
+        self.traffic = LiveTraffic(self.place.network, demand, int(rng.integers(2**31)), bus_stops)
         self.traffic.run_until(preset.warm_up_s)
         self._snapshots: list[Snapshot] = []
         self._choose_ego(rng)

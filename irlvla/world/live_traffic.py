@@ -25,7 +25,7 @@ from traci import constants
 from irlvla.errors import RunError
 from irlvla.world.motion import EGO_REAR_OVERHANG_M
 from irlvla.world.networks import sumo_home
-from irlvla.world.traffic import DRIVING_OPTIONS, EGO_TYPE_PREFIX, STEP_S
+from irlvla.world.traffic import DRIVING_OPTIONS, EGO_TYPE_PREFIX, STEP_S, WORKS_TYPE_PREFIX
 
 Array = NDArray[np.float64]
 
@@ -189,12 +189,13 @@ class LiveTraffic:
     Args:
         network: SUMO network file.
         demand: Route file, as `irlvla.world.traffic.write_demand` writes it.
+        bus_stops: File of the stops that it serves.
         seed: Fixes all chance in SUMO: equal files, seed and ego motion give equal traffic.
     Raises:
         RunError: SUMO is not installed or does not start.
     """
 
-    def __init__(self, network: Path, demand: Path, seed: int) -> None:
+    def __init__(self, network: Path, demand: Path, seed: int, bus_stops: Path | None = None) -> None:
         # SUMO's last words, for the error message; unnamed, so that nothing is left behind.
         self._messages = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as SUMO runs)
         self._step = 0
@@ -205,6 +206,8 @@ class LiveTraffic:
         self._is_rerouted = False
         home = sumo_home()
         options = ["-n", str(network), "-r", str(demand), "--seed", str(seed % 2**31), *DRIVING_OPTIONS]
+        if bus_stops is not None:
+            options += ["-a", str(bus_stops)]
         for attempt in range(_START_TRIES):
             port = _free_port()
             self._process = subprocess.Popen(
@@ -298,7 +301,12 @@ class LiveTraffic:
                 light: str(values[constants.TL_RED_YELLOW_GREEN_STATE])
                 for light, values in lights.getAllSubscriptionResults().items()
             }
-            users = tuple(self._user(name, around[name]) for name in sorted(around) if name != self._ego)
+            users = tuple(
+                self._user(name, around[name])
+                for name in sorted(around)
+                # Where road works are, the others see a vehicle that is not there.
+                if name != self._ego and not name.startswith(WORKS_TYPE_PREFIX)
+            )
         for gone in self._followed.keys() - around.keys():
             del self._followed[gone]
         ego = None

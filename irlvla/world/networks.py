@@ -64,6 +64,9 @@ WHEEL_NETWORKS: dict[NetworkSource, WheelNetwork] = {
     ),
 }
 
+NETWORK = "network.net.xml"
+"""Name of SUMO's network file in a place's folder."""
+
 MAX_SPEED_MPS = 130 / 3.6
 """Roads without a limit get Germany's advisory speed."""
 MAX_SCENARIO_LANE_KM = 250.0
@@ -181,7 +184,7 @@ def write_network(
     mirrored: bool = False,
     opposites: bool = False,
 ) -> Path:
-    """Write the network `source` into `folder`/network.net.xml.
+    """Write the network `source` into `folder`/NETWORK.
 
     Args:
         span_m: Side of the square covered; a user's SUMO scenario stays whole.
@@ -214,7 +217,7 @@ def write_network(
             raise DataError(f"{file}: cannot be made into a road network: {error.reason}") from error
     else:
         _write_generated_network(cast(GeneratedSource, source), span_m, seed, folder, extra)
-    network = folder / "network.net.xml"
+    network = folder / NETWORK
     _patch_network(network, protect_left_turns=source == "arterial")
     return network
 

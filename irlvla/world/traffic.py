@@ -302,12 +302,22 @@ def simulate_traffic(
     """
     net = sumolib.net.readNet(str(network), withInternal=False)
     write_demand(net, preset, seed, folder, obstacles)
-    stops = "".join(
+    run_demand(network, preset, seed, folder, additional=_bus_stops(obstacles or Obstacles()))
+
+
+def write_bus_stops(obstacles: Obstacles, folder: Path) -> Path:
+    """Write SUMO's file of the bus stops that a demand serves."""
+    file = folder / "bus_stops.add.xml"
+    file.write_text(f"<additional>{_bus_stops(obstacles)}</additional>")
+    return file
+
+
+def _bus_stops(obstacles: Obstacles) -> str:
+    return "".join(
         f'<busStop id="{stop.name}" lane={quoteattr(stop.sumo_lane)} startPos="{stop.end_m - BUS_STOP_LENGTH_M:.2f}" '
         f'endPos="{stop.end_m:.2f}"/>'
-        for stop in (obstacles.bus_stops if obstacles is not None else ())
+        for stop in obstacles.bus_stops
     )
-    run_demand(network, preset, seed, folder, additional=stops)
 
 
 def run_demand(

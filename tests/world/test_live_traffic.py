@@ -14,7 +14,8 @@ from irlvla.errors import RunError
 from irlvla.geometry import box_corners
 from irlvla.simulation.polygons import boxes_touch
 from irlvla.world.live_traffic import LiveTraffic, RoadUser, Snapshot
-from irlvla.world.place import Place
+from irlvla.world.place import Place, held_out_networks, open_place
+from irlvla.world.presets import PRESETS
 
 EGO_SIZE = (5.18, 2.3)
 
@@ -215,3 +216,41 @@ def test_an_ego_that_cuts_across_the_junction_off_its_route_leaves_sumo_alive(tm
         if snapshot.ego is not None:
             assert snapshot.ego.front == pytest.approx((x, y), abs=1e-6)
     traffic.close()
+
+
+def test_road_works_and_standing_vehicles_are_passed_and_only_vehicles_are_seen(tmp_path: Path) -> None:
+    preset = PRESETS["city-mini"]
+    place = open_place(preset, held_out_networks(preset)[0], 0, tmp_path / "places")
+    assert place.obstacles.road_works
+    assert place.obstacles.standing
+    demand, bus_stops = place.write_demand(1, 90.0, tmp_path)
+    assert "works0.stand-in" in demand.read_text()
+    cones = [item for item in place.scenery.objects if item.type == "traffic_cone"]
+    assert cones
+    traffic = LiveTraffic(place.network, demand, 1, bus_stops)
+    traffic.run_until(preset.warm_up_s)
+    seen: dict[str, list[tuple[float, float]]] = {}
+    for turn in range(4):
+        egos = [name for name, _ in traffic.possible_egos()]
+        traffic.watch(egos[turn * len(egos) // 4])
+        for _ in range(150):
+            snapshot = traffic.step()
+            if snapshot.ego is None:
+                break
+            for user in snapshot.users:
+                seen.setdefault(user.name, []).append(user.center[:2])
+    traffic.close()
+    standing = {name for name in seen if name.startswith("standing")}
+    assert standing
+    assert not any(name.startswith("works") for name in seen)
+    assert max(np.ptp(seen[name], axis=0).max() for name in standing) < 0.1
+    # Somebody comes from behind a standing vehicle and goes on in front of it.
+    places = [np.array(seen[name][0]) for name in standing]
+    lines = [np.array(way) for name, way in seen.items() if name.startswith("v") and len(way) > 40]
+    passed = [
+        way
+        for way in lines
+        for spot in places
+        if 1.5 < np.hypot(*(way - spot).T).min() < 5.0 and np.hypot(*(way[[0, -1]] - spot).T).min() > 8.0
+    ]
+    assert passed
