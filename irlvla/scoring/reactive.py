@@ -1,17 +1,26 @@
 """Scoring in reactive traffic, where every plan meets its own surroundings."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from irlvla.data.maps import load_map
 from irlvla.data.scenes import SceneSet
+from irlvla.scoring.collision import collision_with, object_radii
 from irlvla.scoring.context import ScoringContext
+from irlvla.scoring.drivable_area import EgoAreas, ego_areas
+from irlvla.scoring.editions import NAVSIM_V2
+from irlvla.scoring.footprint import Footprints, footprints
 from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.progress import ego_progress
-from irlvla.scoring.rollout_scores import score_rollouts
-from irlvla.scoring.score import simulate_plans, stack_sub_scores
-from irlvla.simulation.reactive_traffic import TrafficStart, reactive_traffic, start_traffic
+from irlvla.scoring.rollout_scores import RolloutScores, score_footprints, score_rollouts
+from irlvla.scoring.score import require_edition, simulate_plans, stack_sub_scores
+from irlvla.scoring.time_to_collision import is_about_to_hit
+from irlvla.simulation.kernels import kernel
+from irlvla.simulation.reactive_traffic import TrafficStart, reactive_vehicles, start_traffic
+from irlvla.simulation.traffic import Traffic
 from irlvla.types import Array, SubScores
 
 
@@ -29,6 +38,28 @@ def traffic_start(scenes: SceneSet, context: ScoringContext) -> TrafficStart:
     return start_traffic(context.token, scene.now, context.tracks, context.ego_state[:3], city_map)
 
 
+@kernel
+def _meet(
+    vehicles: Traffic,
+    ego: Footprints,
+    areas: EgoAreas,
+    hits: Array,
+    hits_of_pdm: Array,
+    about_to_hit: NDArray[np.bool_],
+) -> None:
+    """Set every plan, and PDM-Closed, which is the first of `ego`, among the vehicles that reacted to the plan."""
+    plans = len(hits)
+    radii = object_radii(vehicles)
+    count = len(radii) // plans
+    for plan in range(plans):
+        for track in range(plan * count, (plan + 1) * count):
+            radius = radii[track]
+            hits[plan] = min(hits[plan], collision_with(vehicles, ego, areas, plan + 1, track, radius))
+            hits_of_pdm[plan] = min(hits_of_pdm[plan], collision_with(vehicles, ego, areas, 0, track, radius))
+            if not about_to_hit[plan]:
+                about_to_hit[plan] = is_about_to_hit(vehicles, ego, areas, plan + 1, track, radius)
+
+
 def score_rollout_reactive(context: ScoringContext, start: TrafficStart, rollouts: Array) -> SubScores:
     """Raw sub-scores [C] of rollouts [C, 41, 11], each in traffic that reacted to it.
 
@@ -36,21 +67,27 @@ def score_rollout_reactive(context: ScoringContext, start: TrafficStart, rollout
 
     Raises:
         SceneDataError: The traffic cannot be simulated.
+        ValueError: The context is for NAVSIM v1.
     """
-    parts = []
-    for rollout in rollouts:
-        both = np.stack([context.pdm_rollout, rollout])
-        traffic = reactive_traffic(start, rollout)
-        scores = score_rollouts(context.road, traffic, context.lights, both, context.history_states)
-        share = ego_progress(scores.progress_m, scores.gate, scores.progress_m[0], scores.gate[0])
-        with_progress = scores.with_progress(share)
-        parts.append(SubScores(*(value[1] for value in vars(with_progress).values())))
-    return stack_sub_scores(parts) if parts else _nothing()
-
-
-def _nothing() -> SubScores:
-    empty = np.zeros(0)
-    return SubScores(**dict.fromkeys(SubScores.names(), empty), has_earlier_frame=empty.astype(np.bool_))
+    require_edition(context, NAVSIM_V2)
+    both = np.concatenate([context.pdm_rollout[None], rollouts])
+    ego = footprints(both)
+    areas = ego_areas(context.road, ego)
+    among_others = score_footprints(
+        context.road, start.others_traffic, context.lights, both, context.history_states, ego, areas
+    )
+    hits, hits_of_pdm, about_to_hit = np.ones(len(rollouts)), np.ones(len(rollouts)), np.zeros(len(rollouts), np.bool_)
+    if len(rollouts):
+        _meet(reactive_vehicles(start, rollouts), ego, areas, hits, hits_of_pdm, about_to_hit)
+    pdm = RolloutScores(*(np.repeat(value[:1], len(rollouts)) for value in vars(among_others).values()))
+    pdm = replace(pdm, no_at_fault_collisions=np.minimum(pdm.no_at_fault_collisions, hits_of_pdm))
+    plans = RolloutScores(*(value[1:] for value in vars(among_others).values()))
+    plans = replace(
+        plans,
+        no_at_fault_collisions=np.minimum(plans.no_at_fault_collisions, hits),
+        time_to_collision_within_bound=np.where(about_to_hit, 0.0, plans.time_to_collision_within_bound),
+    )
+    return plans.with_progress(ego_progress(plans.progress_m, plans.gate, pdm.progress_m, pdm.gate))
 
 
 def human_scores_reactive(context: ScoringContext, start: TrafficStart) -> SubScores:
@@ -61,8 +98,10 @@ def human_scores_reactive(context: ScoringContext, start: TrafficStart) -> SubSc
     """
     if context.is_synthetic:
         return context.human_scores
-    traffic = reactive_traffic(start, context.human_rollout)
-    human = score_rollouts(context.road, traffic, context.lights, context.human_rollout[None], None)
+    drive = context.human_rollout[None]
+    parts = [start.others_traffic, reactive_vehicles(start, drive)]
+    traffic = Traffic(*(np.concatenate(values) for values in zip(*parts, strict=True)))
+    human = score_rollouts(context.road, traffic, context.lights, drive, None)
     return SubScores(*(np.squeeze(value) for value in vars(human.with_progress(np.ones(1))).values()))
 
 

@@ -132,11 +132,13 @@ def choose_drives(
     count: int,
     frames: int,
     seed: int,
+    obstacles: Array | None = None,
     *,
+    onward_steps: int = 0,
     driver: Driver = "sumo",
     dropped: Counter[str] | None = None,
 ) -> list[Drive]:
-    """Pick eventful drives, balanced between braking, speeding up, turning and following.
+    """Pick eventful drives, balanced between braking, speeding up, turning, following and passing obstacles.
 
     A drive is a car of the ego's outline over a log's length, not standing for most of it, picked by what happens in it
     (`_EVENT_WORTH`), never by how it scores. SUMO's drivers stay out where they are uncomfortable or at fault. A human
@@ -146,6 +148,8 @@ def choose_drives(
     Args:
         count: Drives wanted; fewer are returned where the traffic does not offer more.
         frames: Keyframes per drive.
+        obstacles: [N, 2] world points of what stands in the way.
+        onward_steps: For so many steps after a drive its vehicle and the traffic must go on.
         driver: Who moves the vehicles, as in `WorldPreset`.
         dropped: Counts why drives that were picked could not stand.
     """
@@ -159,8 +163,8 @@ def choose_drives(
     for number, track in enumerate(traffic.tracks):
         if not track.kind.startswith(EGO_TYPE_PREFIX):
             continue
-        for start in range(track.first_step + 10, track.last_step - span - 12, 10):
-            if start < 0 or start + span >= traffic.steps:
+        for start in range(track.first_step + 10, track.last_step - span - onward_steps - 12, 10):
+            if start < 0 or start + span + onward_steps >= traffic.steps:
                 continue
             drive = Drive(number, start, frames)
             happens = _events(track, drive)
@@ -171,6 +175,10 @@ def choose_drives(
         return []
     kind_worth = _EVENT_WORTH[driver]
     gain = np.array(events) * rng.uniform(0.8, 1.2, (len(events), 1))
+    if obstacles is not None and len(obstacles):
+        passes = [_passes(traffic.tracks[drive.track_index], drive, obstacles - city.offset) for drive in candidates]
+        gain = np.concatenate([gain, np.array(passes)[:, None]], axis=1)
+        kind_worth = np.append(kind_worth, _PASSING_WORTH)
     chosen: list[Drive] = []
     seen = np.zeros(gain.shape[1])
     open_ = np.ones(len(candidates), dtype=bool)
@@ -198,6 +206,20 @@ _EVENT_WORTH: dict[Driver, Array] = {
     # About a fifth of the scenes are turns, several times what the traffic itself offers.
     "human": np.array([1.0, 1.0, 0.5, 0.45, 0.3, 1.3]),
 }
+
+
+_PASSING_WORTH = 2.0
+# The next lane of one's own direction is nearer than this, the oncoming one is not.
+_PASSING_M = 4.3
+
+
+def _passes(track: Track, drive: Drive, obstacles: Array) -> float:
+    """Scenes of a drive in whose four seconds the ego vehicle comes past one of the obstacles (network coordinates)."""
+    begin = drive.first_step - track.first_step
+    now = begin + FRAME_STEPS * np.arange(HISTORY_FRAMES - 1, drive.frames - 10)
+    gap = np.hypot(*(track.center[:, None, :2] - obstacles).transpose(2, 0, 1)).min(axis=1)
+    beside = np.concatenate([[0], np.cumsum(gap < _PASSING_M)])
+    return float((beside[now + PLAN_POSES * FRAME_STEPS] > beside[now]).sum())
 
 
 def _events(track: Track, drive: Drive) -> Array | None:
@@ -268,7 +290,9 @@ def _fault(
         return "route has gaps"
     on_route = [c for c in city.connectors if str(c.roadblock_connector) in blocks and c.signal is not None]
     statics = np.array([[*item.pose, *item.size_m[:2]] for item in scenery.objects]).reshape(-1, 5)
-    touched: dict[int, float] = {}
+    driven = {str(lane) for lane in track.lanes}
+    touched: set[int] = set()
+    entered_at_yellow_s: dict[int, float] = {}
     for step, ego, outline in _ego_outlines(index, drive, span):
         if not drivable.contains(outline) and (driver == "sumo" or _beyond(drivable, outline) > KERB_GRAZE_M):
             return "off the drivable area"
@@ -283,8 +307,14 @@ def _fault(
             if not connector.polygon.intersects(outline):
                 continue
             if not is_red(connector, traffic, frame_step):
-                touched.setdefault(connector.fid, yellow_s(connector, traffic, step))
-            elif driver == "sumo" or touched.get(connector.fid, 0.0) < LATE_YELLOW_S:
+                if (
+                    connector.fid not in touched
+                    and step > drive.first_step
+                    and driven.intersection(connector.sumo_lanes)
+                ):
+                    entered_at_yellow_s[connector.intersection] = yellow_s(connector, traffic, step)
+                touched.add(connector.fid)
+            elif driver == "sumo" or entered_at_yellow_s.get(connector.intersection, 0.0) < LATE_YELLOW_S:
                 return "on a connector at red"
     return None
 

@@ -37,6 +37,8 @@ _SHORTEST_S = {"hard braking": 0.3, "tailgating": 1.0, "over the line": 0.3, "cu
 _FRONT_M = EGO_LENGTH_M / 2 + REAR_AXLE_TO_CENTER_M
 _TURN_RAD = np.radians(50.0)
 _LANE_CHANGE_STEPS = 40
+# Half the length of road works, and the way into the lane beside them and back.
+_EVADING_M = 45.0
 
 
 def label_faults(root: Path, data_split: str, name: str, frames: list[KeyFrame], faults: dict[str, Array]) -> None:
@@ -67,11 +69,12 @@ def label_faults(root: Path, data_split: str, name: str, frames: list[KeyFrame],
     write_faults(root, data_split, name, rows)
 
 
-def find_faults(city: City, index: TrafficIndex, drive: Drive) -> dict[str, Array]:
+def find_faults(city: City, index: TrafficIndex, drive: Drive, obstacles: Array | None = None) -> dict[str, Array]:
     """Kind of fault -> [T] how bad it is at every 0.1 s of a drive, 0 where it does not happen.
 
     Args:
         drive: A drive of the traffic that `index` knows.
+        obstacles: [N, 2] world points of what stands in the way; who makes way for it may cross a line.
     """
     track = index.traffic.tracks[drive.track_index]
     steps = np.arange(drive.first_step, drive.first_step + (drive.frames - 1) * FRAME_STEPS + 1)
@@ -84,7 +87,7 @@ def find_faults(city: City, index: TrafficIndex, drive: Drive) -> dict[str, Arra
         "tailgating": _tailgating(index, drive, steps, poses, speed),
         **_at_lights(city, index, track.lanes, local, steps, poses, speed),
         "cut corner": _cut_corners(city, lanes, poses),
-        "over the line": _over_line(city, lanes, poses),
+        "over the line": _over_line(city, lanes, poses, np.zeros((0, 2)) if obstacles is None else obstacles),
         "over the kerb": _over_kerb(city, poses),
     }
     for kind, seconds in _SHORTEST_S.items():
@@ -188,18 +191,20 @@ def _cut_corners(city: City, lanes: list[str], poses: Array) -> Array:
     return inside
 
 
-def _over_line(city: City, lanes: list[str], poses: Array) -> Array:
-    """How far the body reaches beyond its lane's edge, away from junctions and from lane changes."""
+def _over_line(city: City, lanes: list[str], poses: Array, obstacles: Array) -> Array:
+    """How far the body reaches beyond its lane's edge, away from junctions, lane changes and obstacles."""
     over = np.zeros(len(lanes))
     lane_of: dict[str, Lane] = {lane.sumo_id: lane for lane in city.lanes}
     changes = [k for k in range(1, len(lanes)) if lanes[k] != lanes[k - 1]]
     corners = box_corners(ego_boxes(poses))
+    evades = (np.hypot(*(poses[:, None, :2] - obstacles).transpose(2, 0, 1)) < _EVADING_M).any(axis=1)
     for name in set(lanes):
         lane = lane_of.get(name)
         if lane is None:
             continue
-        steps = np.flatnonzero(np.array(lanes) == name)
-        steps = steps[[min((abs(k - c) for c in changes), default=99) > _LANE_CHANGE_STEPS for k in steps]]
+        steps = np.flatnonzero((np.array(lanes) == name) & ~evades)
+        near = [min((abs(int(k) - c) for c in changes), default=99) for k in steps]
+        steps = steps[np.array(near) > _LANE_CHANGE_STEPS]
         if not len(steps):
             continue
         line = shapely.LineString(lane.baseline)

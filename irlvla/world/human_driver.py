@@ -11,6 +11,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -225,7 +226,7 @@ def human_vehicle_types(rng: np.random.Generator, ego_prefix: str) -> list[tuple
         )  # fmt: skip
     for k in range(3):
         add(f"van{k}", 0.02, "delivery", (rng.uniform(5.4, 6.6), 2.05, rng.uniform(2.3, 2.7)), accel=1.4)
-    slow = {"speedFactor": "normc(0.88,0.05,0.7,1.0)", "accel": 1.0, "decel": 2.0}
+    slow: dict[str, float | str] = {"speedFactor": "normc(0.88,0.05,0.7,1.0)", "accel": 1.0, "decel": 2.0}
     for k in range(2):
         add(f"truck{k}", 0.012, "truck", (rng.uniform(7.5, 9.5), 2.45, rng.uniform(3.0, 3.6)), **slow)
     add("bus0", 0.015, "bus", (11.8, 2.5, 3.1), **slow)
@@ -387,7 +388,8 @@ def _retimed(wanted_m: Array, standing: NDArray[np.bool_], at: Array, limit: Arr
         for order, scale, step, z, u in zip((1, 2), scales, _STEP_SIZES, split, dual, strict=True):
             right += _difference_transposed(step * scale * (z - u), order)
         driven = cho_solve_banded((factor, True), right)
-        for k, (low, high) in enumerate(((0.0, most), (-MAX_DECELERATION_MPS2, MAX_ACCELERATION_MPS2))):
+        bounds: tuple[tuple[float, Any], ...] = ((0.0, most), (-MAX_DECELERATION_MPS2, MAX_ACCELERATION_MPS2))
+        for k, (low, high) in enumerate(bounds):
             reached = np.diff(driven, k + 1) * scales[k]
             free = reached + dual[k]
             softness = _BOUND_WEIGHT / (_BOUND_WEIGHT + _STEP_SIZES[k])

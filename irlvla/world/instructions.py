@@ -8,20 +8,21 @@ NAVSIM's own scenes can be instructed as well.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from irlvla.data.language import INSTRUCTIONS, InstructedPlan, meta_action, write_instructions
+from irlvla.data.language import INSTRUCTIONS, InstructedPlan, load_instructions, meta_action, write_instructions
 from irlvla.data.maps import CityMap, load_map
 from irlvla.data.scenes import human_plan, open_scenes
-from irlvla.data.splits import load_split
-from irlvla.errors import SceneDataError
+from irlvla.data.splits import SceneFilter, Split
 from irlvla.geometry import EGO_WIDTH_M, world_to_ego
 from irlvla.scoring.context import ScoringContext, build_context, build_contexts
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.score import score
+from irlvla.scoring.workers import Workers, run_tasks
 from irlvla.types import PLAN_POSES, Array, Scene, SubScores
 from irlvla.world.ways import (
     EGO_FRONT_M,
@@ -118,20 +119,53 @@ def instruct(scene: Scene, city_map: CityMap, context: ScoringContext) -> list[I
     return [_written(here, kind, answers[kind], poses.get(kind), scores.get(kind)) for kind in INSTRUCTIONS]
 
 
-def instruct_log(root: Path, split: str, log_name: str) -> None:
-    """Instruct every scene of one log that a split lists, and write them beside the log's answers.
+def instruct_split(
+    root: Path, split: str, *, workers: Workers = 1, on_progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Instruct every scene of a split, and write the instructions of each log beside its answers.
 
-    Scenes that cannot be scored are left out.
+    Scenes that have instructions keep them, so that an interrupted call goes on, and splits may share logs. Follow-up
+    scenes, and those that cannot be scored, get none.
+
+    Args:
+        root: Data root, the embedded world's or NAVSIM's.
+        workers: Who works, a log at a time; see `irlvla.scoring.workers`.
+        on_progress: Called with (logs done, logs in all).
+    Raises:
+        DataError: The root, the split, a map, or what an earlier call wrote cannot be read.
     """
-    chosen = load_split(root, split)
-    only_this = replace(chosen.scene_filter, log_names=frozenset({log_name}), include_synthetic_scenes=False)
-    scenes = open_scenes(root, replace(chosen, scene_filter=only_this))
-    contexts, _ = build_contexts(scenes)
-    plans = []
+    scenes = open_scenes(root, split)
+    data_split = scenes.split.data_split
+    asked: dict[str, set[str]] = {}
+    for token in scenes.tokens:
+        if len(token) == 16:
+            asked.setdefault(scenes.log_name(token), set()).add(token)
+    tasks = []
+    for name in sorted(asked):
+        there = load_instructions(root, data_split, name)
+        if asked[name] - there.keys():
+            tasks.append((name, frozenset(asked[name] | there.keys())))
+    report = on_progress or (lambda done, total: None)
+    work = partial(_instruct_log, root=root.absolute(), data_split=data_split)
+    for done, _ in enumerate(run_tasks(work, tasks, workers, lambda task: f"log {task[0]}"), start=1):
+        report(done, len(tasks))
+
+
+def _instruct_log(task: tuple[str, frozenset[str]], root: Path, data_split: str) -> None:
+    name, tokens = task
+    there = load_instructions(root, data_split, name)
+    whole = SceneFilter(
+        num_future_frames=PLAN_POSES, frame_interval=1, log_names=frozenset({name}), tokens=tokens, has_route=False
+    )
+    scenes = open_scenes(root, Split(data_split, data_split, whole))
+    contexts, _ = build_contexts(scenes.subset(token for token in scenes.tokens if token not in there))
+    plans: list[InstructedPlan] = []
     for scene in scenes:
-        if scene.token in contexts:
+        if scene.token in there:
+            plans += there[scene.token]
+        elif scene.token in contexts:
             plans += instruct(scene, load_map(root, scene.map_location), contexts[scene.token])
-    write_instructions(root, scenes.split.data_split, log_name, plans)
+    write_instructions(root, data_split, name, plans)
 
 
 def _written(
@@ -181,8 +215,6 @@ def _scored(here: _Situation, plans: dict[str, tuple[Way | None, Array]]) -> dic
     found = {}
     for blocks, kinds in by_route.items():
         context = here.context if not blocks else _rerouted(here, blocks)
-        if context is None:
-            continue
         poses = np.stack([plans[kind][1] for kind in kinds])[None]
         sub_scores = score([context], poses, human_filter=False)
         points = epdms(sub_scores)[0]
@@ -193,13 +225,10 @@ def _scored(here: _Situation, plans: dict[str, tuple[Way | None, Array]]) -> dic
     return found
 
 
-def _rerouted(here: _Situation, blocks: tuple[int, ...]) -> ScoringContext | None:
+def _rerouted(here: _Situation, blocks: tuple[int, ...]) -> ScoringContext:
     route = tuple(str(block) for block in blocks)
     frames = tuple(replace(frame, roadblock_ids=route) for frame in here.scene.frames)
-    try:
-        return build_context(replace(here.scene, frames=frames), here.city_map)
-    except SceneDataError:
-        return None
+    return build_context(replace(here.scene, frames=frames), here.city_map)
 
 
 def _ordinary_pace(here: _Situation, lane: int) -> Pace:

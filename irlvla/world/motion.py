@@ -182,6 +182,39 @@ def assembled_track(
     )
 
 
+def standing_track(
+    name: str,
+    kind: str,
+    first_step: int,
+    front: Array,
+    heading: float,
+    lanes: NDArray[np.object_],
+    size_m: tuple[float, ...],
+) -> Track:
+    """Track of a vehicle that never moves; its path cannot tell its heading.
+
+    Args:
+        front: [2] front bumper in network coordinates.
+        lanes: [T] SUMO lane ids, one for every 0.1 s that it is there.
+    """
+    direction = np.array([np.cos(heading), np.sin(heading)])
+    center = np.array([*(front - size_m[0] / 2 * direction), heading])
+    rear_overhang = EGO_REAR_OVERHANG_M if kind.startswith("ego") else 0.2 * size_m[0]
+    axle = np.array([*(front - (size_m[0] - rear_overhang) * direction), heading])
+    count = len(lanes)
+    return Track(
+        name,
+        kind,
+        first_step,
+        (size_m[0], size_m[1], size_m[2]),
+        np.tile(axle, (count, 1)),
+        np.tile(center, (count, 1)),
+        np.zeros((count, 2)),
+        np.zeros(count),
+        lanes,
+    )
+
+
 def pedestrian_track(name: str, first_step: int, xy: Array, lanes: NDArray[np.object_]) -> Track:
     """Track of a walking person; the heading follows the smoothed walk and is held while standing."""
     smooth = _smooth_in_time(xy)

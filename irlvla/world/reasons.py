@@ -15,6 +15,7 @@ from irlvla.geometry import world_to_ego, wrap_angle
 from irlvla.types import COMMANDS
 from irlvla.world.city import City, Connector, Lane
 from irlvla.world.logs import KeyFrame, SceneObject
+from irlvla.world.obstacles import Obstacles
 
 Array = NDArray[np.float64]
 
@@ -87,7 +88,7 @@ class Surroundings:
 class RouteView:
     """A drive's route as its driver sees it."""
 
-    def __init__(self, city: City, route: Sequence[str]) -> None:
+    def __init__(self, city: City, route: Sequence[str], obstacles: Obstacles | None = None) -> None:
         blocks = [int(block) for block in route]
         self._lanes = [lane for lane in city.lanes if lane.roadblock in set(blocks)]
         self._lane_areas = np.array([lane.polygon for lane in self._lanes], dtype=object)

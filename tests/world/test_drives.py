@@ -1,11 +1,11 @@
 """The embedded world's humans drive well: comfortable, on the road, clear of others, stopping at red."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from irlvla.data.faults import load_faults
 from irlvla.data.scenes import constant_velocity_plan, human_plan, open_scenes
 from irlvla.scoring.context import build_contexts
 from irlvla.scoring.epdms import epdms
@@ -37,27 +37,21 @@ def test_humans_score_well_where_constant_velocity_does_not(world: Path) -> None
 
 @pytest.mark.slow
 def test_people_drive_as_navsim_wants_it_without_being_picked_for_it(human_world: Path) -> None:
-    """Every window of every log, human filter off; a world of eight logs, so the bounds leave room for luck."""
-    points, comfort = [], []
+    """Every window of every log but those with a labelled fault, human filter off; eight logs leave room for luck."""
+    points, comfort, windows = [], [], 0
     for folder in ("trainval", "test"):
         scenes = open_scenes(human_world, folder)
         contexts, failures = build_contexts(scenes)
         assert failures == []
-        plans = np.stack([human_plan(scene)[None] for scene in scenes])
-        scores = score([contexts[scene.token] for scene in scenes], plans, human_filter=False)
+        windows += len(scenes)
+        good = [scene for scene in scenes if not load_faults(human_world, folder, scene.log_name)[scene.token]]
+        plans = np.stack([human_plan(scene)[None] for scene in good])
+        scores = score([contexts[scene.token] for scene in good], plans, human_filter=False)
         points += epdms(scores)[:, 0].tolist()
         comfort += scores.history_comfort[:, 0].tolist()
-    assert len(points) > 50
+    assert len(points) > 0.6 * windows
     assert np.mean(points) > 0.85
     assert np.mean(comfort) > 0.96
-
-
-@pytest.mark.slow
-def test_the_world_says_how_many_drives_were_dropped_and_why(human_world: Path) -> None:
-    drives = json.loads((human_world / "world.json").read_text())["drives"]
-    assert len(drives) == 4
-    assert sum(place["chosen"] for place in drives.values()) == len(list(human_world.glob("navsim_logs/*/*.pkl")))
-    assert all(isinstance(count, int) for place in drives.values() for count in place["dropped"].values())
 
 
 def test_command_agrees_with_the_turn_that_is_driven(world: Path) -> None:
