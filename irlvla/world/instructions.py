@@ -14,7 +14,15 @@ from typing import Literal
 
 import numpy as np
 
-from irlvla.data.language import INSTRUCTIONS, InstructedPlan, load_instructions, meta_action, write_instructions
+from irlvla.data.language import (
+    INSTRUCTIONS,
+    SPEED_CHANGE_MPS,
+    SPEED_CHANGE_SHARE,
+    InstructedPlan,
+    load_instructions,
+    meta_action,
+    write_instructions,
+)
 from irlvla.data.maps import CityMap, load_map
 from irlvla.data.scenes import human_plan, open_scenes
 from irlvla.data.splits import SceneFilter, Split
@@ -27,16 +35,19 @@ from irlvla.types import PLAN_POSES, Array, Scene, SubScores
 from irlvla.world.ways import (
     EGO_FRONT_M,
     MAX_CURVATURE,
+    WAY_M,
     Direction,
     Pace,
     Place,
     Way,
     along_route,
+    bend_mps,
     chain,
     curvature,
     direction_of,
     drive,
     from_car,
+    joined,
     lane_way,
     moved_over,
     neighbour,
@@ -49,6 +60,7 @@ NEXT_JUNCTION_M = 80.0
 _LANE_CHANGE_S = 3.6
 _SHORTEST_CHANGE_M = 11.0
 _STANDING_MPS = 0.5
+_LIGHT_REACH_M = 40.0
 _DEFAULT_LIMIT_MPS = 50 / 3.6
 _STOP_BRAKING_MPS2 = 3.2
 _SIDES: dict[str, Literal["left", "right"]] = {"lane left": "left", "lane right": "right"}
@@ -63,6 +75,8 @@ class _Obedience:
     says: str
     way: Way | None = None
     pace: Pace | None = None
+    over_m: float = 0.0
+    """How far along the way the next lane is reached."""
 
 
 class _Situation:
@@ -94,11 +108,22 @@ class _Situation:
 
     def room_m(self, way: Way, pace: Pace) -> float:
         """How far a plan gets along a way."""
-        return float(np.hypot(*np.diff(self.drive(way, pace)[:, :2], axis=0).T).sum())
+        return _travelled_m(self.drive(way, pace))
 
     def own_way(self, place: Place) -> Way:
-        """On along the route."""
+        """In the middle of the lane, on along the route."""
         return self.way(chain(self.city_map, place.lane, along_route(self.city_map, self.route)))
+
+    def human_way(self) -> Way | None:
+        """Where the human drives in the next seconds, past what is in the way, and on along the route from there."""
+        own = None if self.place is None else self.own_way(self.place)
+        driven = np.stack([self.pose, *(frame.ego_pose_world for frame in self.scene.future[:PLAN_POSES])])
+        end = place_of(self.city_map, driven[-1], self.route)
+        if own is None or end is None or np.hypot(*(driven[-1, :2] - self.pose[:2])) < _SHORTEST_CHANGE_M:
+            return own
+        lanes = chain(self.city_map, end.lane, along_route(self.city_map, self.route))
+        beyond = from_car(lane_way(self.city_map, lanes, driven[-1]), driven[-1], self.speed_mps)
+        return Way(joined(driven, beyond.line), own.blocks, own.stops)
 
 
 def instruct(scene: Scene, city_map: CityMap, context: ScoringContext) -> list[InstructedPlan]:
@@ -110,11 +135,20 @@ def instruct(scene: Scene, city_map: CityMap, context: ScoringContext) -> list[I
         context: Its scoring context.
     """
     here = _Situation(scene, city_map, context)
-    answers = {kind: _OBEY[kind](here, kind) for kind in INSTRUCTIONS}
+    answers: dict[str, _Obedience] = {}
     poses: dict[str, Array] = {}
-    for kind, answer in answers.items():
+    for kind in INSTRUCTIONS:
+        answer = _OBEY[kind](here, kind)
         if answer.way is not None and answer.pace is not None:
-            poses[kind] = world_to_ego(here.drive(answer.way, answer.pace)[5::5], here.pose)
+            driven = here.drive(answer.way, answer.pace)
+            plan = world_to_ego(driven[5::5], here.pose)
+            why_not = _shortfall(here, kind, answer, plan, driven)
+            if why_not:
+                answer = _Obedience(why_not)
+            else:
+                poses[kind] = plan
+                answer = replace(answer, says=answer.says + _wait(here, kind, answer.way, driven))
+        answers[kind] = answer
     scores = _scored(here, {kind: (answers[kind].way, plan) for kind, plan in poses.items()})
     return [_written(here, kind, answers[kind], poses.get(kind), scores.get(kind)) for kind in INSTRUCTIONS]
 
@@ -166,6 +200,35 @@ def _instruct_log(task: tuple[str, frozenset[str]], root: Path, data_split: str)
         elif scene.token in contexts:
             plans += instruct(scene, load_map(root, scene.map_location), contexts[scene.token])
     write_instructions(root, data_split, name, plans)
+
+
+def _shortfall(here: _Situation, kind: str, answer: _Obedience, plan: Array, driven: Array) -> str:
+    """Why the drive does not get as far as the instruction asks for; empty where it does."""
+    speed_word, _ = meta_action(plan, here.speed_mps)
+    if _travelled_m(driven) < 0.9 * answer.over_m:
+        return f"There is no room ahead to move to the {kind.rsplit(' ', 1)[-1]} lane now."
+    if kind == "faster" and speed_word not in ("speed up", "start"):
+        assert answer.way is not None
+        if float(bend_mps(answer.way).min()) < here.speed_mps + 2 * _gain_mps(here):
+            return "The road bends ahead, so the car cannot drive faster."
+        if answer.way.length_m < WAY_M - 1.0:
+            return "The way ahead is too short to drive faster."
+        return "The car is just braking and would need more than four seconds to get faster."
+    if kind == "slower" and speed_word not in ("slow down", "stop"):
+        return f"The car drives no more than {_kilometres(here.speed_mps)} km/h; it does not go slower."
+    return ""
+
+
+def _wait(here: _Situation, kind: str, way: Way, driven: Array) -> str:
+    front_m = EGO_FRONT_M + _travelled_m(driven)
+    for connector, begins_m in way.stops if kind in _DIRECTIONS else ():
+        if here.red.get(connector, [False])[0] and front_m < begins_m + 1.0 and begins_m < EGO_FRONT_M + _LIGHT_REACH_M:
+            return " The light is red, so wait for it first."
+    return ""
+
+
+def _travelled_m(poses: Array) -> float:
+    return float(np.hypot(*np.diff(poses[:, :2], axis=0).T).sum())
 
 
 def _written(
@@ -235,6 +298,11 @@ def _ordinary_pace(here: _Situation, lane: int) -> Pace:
     return Pace(max(here.speed_mps, 0.9 * here.limit_mps(lane)))
 
 
+def _gain_mps(here: _Situation) -> float:
+    """What counts as a change of speed."""
+    return max(SPEED_CHANGE_MPS, SPEED_CHANGE_SHARE * here.speed_mps)
+
+
 def _kilometres(speed_mps: float) -> str:
     return f"{3.6 * speed_mps:.0f}"
 
@@ -265,7 +333,8 @@ def _turn(here: _Situation, kind: str) -> _Obedience:
     towards = _TURN_WORDS[direction]
     pace = _ordinary_pace(here, lane)
     if wanted:
-        way = here.way([*lanes, *chain(city_map, wanted[0], keep)])
+        driven = here.human_way() if city_map.roadblock_of(wanted[0]) in here.route else None
+        way = driven or here.way([*lanes, *chain(city_map, wanted[0], keep)])
         return _checked(
             f"{'Go' if direction == 'straight' else 'Turn'} {towards.replace('to the ', '')} at the junction "
             f"{max(to_end_m, 0.0):.0f} m ahead.",
@@ -316,40 +385,43 @@ def _change_lane(here: _Situation, kind: str) -> _Obedience:
         )
     keep = along_route(here.city_map, here.route)
     target = lane_way(here.city_map, chain(here.city_map, beside, keep), here.pose)
-    return _checked(f"Move to the {side} lane.", moved_over(own, target, 0.0, over_m), pace)
+    return _checked(f"Move to the {side} lane.", moved_over(own, target, 0.0, over_m), pace, over_m)
 
 
 def _slower(here: _Situation, kind: str) -> _Obedience:
-    if here.place is None:
+    way = here.human_way()
+    if way is None:
         return _OFF_LANE
     if here.speed_mps < _STANDING_MPS:
         return _Obedience("The car is standing already.")
-    target = max(0.6 * here.speed_mps, here.speed_mps - 4.0)
+    target = max(0.0, here.speed_mps - max(float(np.clip(0.4 * here.speed_mps, 1.6, 4.0)), 1.2 * _gain_mps(here)))
     says = f"Slow down from {_kilometres(here.speed_mps)} to {_kilometres(target)} km/h."
-    return _checked(says, here.own_way(here.place), Pace(target))
+    return _checked(says, way, Pace(target))
 
 
 def _faster(here: _Situation, kind: str) -> _Obedience:
-    if here.place is None:
+    way = here.human_way()
+    if way is None or here.place is None:
         return _OFF_LANE
     limit = here.limit_mps(here.place.lane)
-    if here.speed_mps > 1.1 * limit:
+    if here.speed_mps + _gain_mps(here) > 1.05 * limit:
         return _Obedience(
-            f"The car is already faster than the {_kilometres(limit)} km/h that are allowed; it does not speed up."
+            f"The car drives {_kilometres(here.speed_mps)} km/h and {_kilometres(limit)} km/h are allowed; it does not "
+            "speed up."
         )
-    target = here.speed_mps + 5.0
-    says = f"Speed up from {_kilometres(here.speed_mps)} km/h."
-    return _checked(says, here.own_way(here.place), Pace(target, heeds_others=False))
+    pace = Pace(min(here.speed_mps + max(5.0, 0.4 * here.speed_mps), 1.15 * limit), heeds_others=False)
+    return _checked(f"Speed up from {_kilometres(here.speed_mps)} km/h.", way, pace)
 
 
 def _stop(here: _Situation, kind: str) -> _Obedience:
-    if here.place is None:
+    way = here.human_way()
+    if way is None:
         return _OFF_LANE
     if here.speed_mps < _STANDING_MPS:
-        return _checked("Stay where the car stands.", here.own_way(here.place), Pace(0.0, heeds_others=False))
+        return _checked("Stay where the car stands.", way, Pace(0.0, heeds_others=False))
     room_m = here.speed_mps**2 / (2 * _STOP_BRAKING_MPS2) + 0.5 * here.speed_mps
     pace = Pace(0.0, heeds_others=False, braking_mps2=_STOP_BRAKING_MPS2)
-    return _checked(f"Brake and stop within about {room_m:.0f} m.", here.own_way(here.place), pace)
+    return _checked(f"Brake and stop within about {room_m:.0f} m.", way, pace)
 
 
 def _pull_over(here: _Situation, kind: str) -> _Obedience:
@@ -374,14 +446,14 @@ def _pull_over(here: _Situation, kind: str) -> _Obedience:
     return _checked("Slow down and stop at the right edge of the road.", way, pace)
 
 
-def _checked(says: str, way: Way, pace: Pace) -> _Obedience:
+def _checked(says: str, way: Way, pace: Pace, over_m: float = 0.0) -> _Obedience:
     """The way, unless it bends more than the car can steer where a plan would drive it."""
     reach = min(len(way.line), 80)
     if reach < 4:
         return _Obedience("The road ends here.")
     if float(np.abs(curvature(way)[:reach]).max()) > MAX_CURVATURE:
         return _Obedience("From where the car is the way is too tight to steer.")
-    return _Obedience(says, way, pace)
+    return _Obedience(says, way, pace, over_m)
 
 
 _OFF_LANE = _Obedience("The car is in no lane, so the map does not say where this would lead.")

@@ -101,8 +101,8 @@ class WorldPreset:
     """Who moves the vehicles: SUMO's own drivers, smoothed; or `irlvla.world.human_driver`'s people, whose lapses are
     labelled."""
     instructions: bool = False
-    """Whether answers give the reasons that `irlvla.world.reasons` finds on the ego's own way, and every scene of a split
-    gets instructions with plans that obey them; else reasons are guessed from what is in front."""
+    """Whether answers give the reasons that `irlvla.world.reasons` finds on the ego's own way, and every scene of a
+    split gets instructions with plans that obey them; else reasons are guessed from what is in front."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
     hard_logs: int = 0

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import shapely
+from scipy.interpolate import CubicHermiteSpline
 from scipy.ndimage import gaussian_filter1d
 
 from irlvla.data.maps import CityMap
@@ -159,8 +160,8 @@ def lane_way(city_map: CityMap, lanes: Sequence[int], pose: Array) -> Way:
 
 
 def from_car(way: Way, pose: Array, speed_mps: float) -> Way:
-    """The way, begun where the car stands and how it heads, and led back to itself within a second or two."""
-    return Way(_begun_at(way.line, pose, float(np.clip(2.0 * speed_mps, 6.0, 25.0))), way.blocks, way.stops)
+    """The way, begun where the car stands and how it heads, and led back to itself within two or three seconds."""
+    return Way(_begun_at(way.line, pose, float(np.clip(2.5 * speed_mps, 6.0, 60.0))), way.blocks, way.stops)
 
 
 def moved_over(way: Way, target: Way, from_m: float, over_m: float) -> Way:
@@ -176,6 +177,17 @@ def moved_over(way: Way, target: Way, from_m: float, over_m: float) -> Way:
     rest = target.line[_STEP_M * np.arange(len(target.line)) > at[-1] + 0.2]
     line = _evenly(np.concatenate([blended, rest]))
     return Way(line, tuple(dict.fromkeys((*way.blocks[:1], *target.blocks))), target.stops)
+
+
+def joined(driven: Array, line: Array) -> Array:
+    """[M, 2] a line through poses [N, 3], in their directions, that goes on along another one [K, 2]."""
+    step_m = np.hypot(*np.diff(driven[:, :2], axis=0).T)
+    # Poses of a car that stands say nothing about its way.
+    poses = driven[np.r_[True, step_m > 0.3]]
+    at = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(poses[:, :2], axis=0).T))])
+    along = np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
+    smooth = CubicHermiteSpline(at, poses[:, :2], along)(np.arange(0.0, at[-1], _STEP_M))
+    return _evenly(np.concatenate([smooth, line]))
 
 
 def shifted(way: Way, right_m: float, over_m: float) -> Way:
@@ -315,9 +327,14 @@ def drive(
     return poses
 
 
-def _speed_limit(way: Way, pace: Pace) -> Array:
+def bend_mps(way: Way) -> Array:
+    """[M] how fast a way's bends are driven in comfort."""
     bend = np.maximum(np.abs(curvature(way)), 1e-6)
-    limit = np.minimum(pace.target_mps, np.minimum(np.sqrt(_BEND_MPS2 / bend), _BEND_RADPS / bend))
+    return np.asarray(np.minimum(np.sqrt(_BEND_MPS2 / bend), _BEND_RADPS / bend))
+
+
+def _speed_limit(way: Way, pace: Pace) -> Array:
+    limit = np.minimum(pace.target_mps, bend_mps(way))
     for k in range(len(limit) - 2, -1, -1):
         limit[k] = min(limit[k], np.sqrt(limit[k + 1] ** 2 + 2 * _APPROACH_MPS2 * _STEP_M))
     return np.asarray(limit)
