@@ -10,7 +10,7 @@ from irlvla.data.language import DrivingAnswer, meta_action, write_answers
 from irlvla.geometry import world_to_ego, wrap_angle
 from irlvla.types import COMMANDS, INSTRUCTION, PLAN_POSES
 from irlvla.world.logs import KeyFrame
-from irlvla.world.reasons import EGO_FRONT_M, RouteView, look_around, object_name, path_ahead, reason
+from irlvla.world.reasons import EGO_FRONT_M, RouteView, look_around, movement, object_name, path_ahead, reason
 
 Array = NDArray[np.float64]
 
@@ -67,10 +67,12 @@ def describe_drive(
         poses = world_to_ego(np.stack([item.ego_pose for item in later]), frame.ego_pose)
         speed_word, path_word = meta_action(poses, frame.speed_mps)
         if view is None:
-            why = _reason(speed_word, path_word, _look_around(frame, poses))
+            way, why = _WAY[path_word], _reason(speed_word, path_word, _look_around(frame, poses))
         else:
-            why = reason(speed_word, path_word, frame.speed_mps, look_around(frame, later, view))
-        text = f"{_EVENT[speed_word]}, {_WAY[path_word]}: {why}."
+            here = look_around(frame, later, view)
+            way = movement(path_word, here) or _WAY[path_word]
+            why = reason(speed_word, path_word, frame.speed_mps, here)
+        text = f"{_EVENT[speed_word]}, {way}: {why}."
         answers.append(DrivingAnswer(frame.token, INSTRUCTION, text, speed_word, path_word))
     write_answers(root, data_split, name, answers)
 

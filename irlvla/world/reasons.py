@@ -1,7 +1,7 @@
 """Why the driver does what they do: the reason for a decision, from privileged state and nothing else.
 
 Every word has a ground that can be checked: a light is named only if it stands at the ego's own way, a vehicle only if
-it is in that way, oncoming traffic only if it comes.
+it is in that way, oncoming traffic only if it comes, road works only if they stand at that way.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from irlvla.geometry import world_to_ego, wrap_angle
+from irlvla.geometry import EGO_WIDTH_M, ego_to_world, world_to_ego, wrap_angle
 from irlvla.types import COMMANDS
 from irlvla.world.city import City, Connector, Lane
 from irlvla.world.logs import KeyFrame, SceneObject
-from irlvla.world.obstacles import Obstacles
+from irlvla.world.obstacles import BUS_STOP_LENGTH_M, STANDING_PREFIX, Obstacles, along_lane
 
 Array = NDArray[np.float64]
 
@@ -29,6 +29,9 @@ ONCOMING_REACH_M = 45.0
 CROSSING_REACH_M = 30.0
 JUNCTION_REACH_M = 10.0
 JUNCTION_REACH_S = 2.0
+OBSTACLE_REACH_M = 45.0
+PASSED_REACH_M = 20.0
+_CAREFUL_M, _CAREFUL_AHEAD_M = 0.8, 20.0
 _STANDING_MPS = 0.5
 _COMFORT_GAP_M = 3.0
 _STANDING_GAP_M = 10.0
@@ -45,6 +48,21 @@ class Leader:
     gap_m: float
     speed_mps: float
     is_braking: bool
+    at_stop: bool
+    """Whether it is a bus that halts where buses do."""
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Road works, or a vehicle that does not drive on, at the ego's way."""
+
+    name: str
+    verb: str
+    """What it does to the lane, in the right number."""
+    gap_m: float
+    """Negative where the front bumper is past its begin."""
+    is_in_lane: bool
+    """Whether the car would touch it in the middle of its lane."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +90,12 @@ class Surroundings:
     """"left" or "right" where a vehicle comes from there across the way, else empty."""
     junction_taken: bool
     """Whether somebody is on the junction ahead."""
-    obstacle: str
-    """What stands beside the way so close that it is passed with care, else empty."""
+    obstacle: Obstacle | None
+    """The nearest ahead that is in the lane or close beside the way."""
+    passed: tuple[str, str]
+    """What stands beside the car or shortly behind it, to the left and to the right; empty where nothing does."""
+    sides: tuple[str, ...]
+    """On which sides the street has another lane of this direction."""
     speed_limit_mps: float
     turn_ahead: bool
     """Whether the route turns within the reach of the driving command."""
@@ -89,6 +111,9 @@ class RouteView:
     """A drive's route as its driver sees it."""
 
     def __init__(self, city: City, route: Sequence[str], obstacles: Obstacles | None = None) -> None:
+        lanes = {lane.sumo_id: lane for lane in city.lanes}
+        stops = () if obstacles is None else obstacles.bus_stops
+        self.bus_stops = np.array([along_lane(lanes[stop.sumo_lane], np.array([stop.end_m]))[0] for stop in stops])
         blocks = [int(block) for block in route]
         self._lanes = [lane for lane in city.lanes if lane.roadblock in set(blocks)]
         self._lane_areas = np.array([lane.polygon for lane in self._lanes], dtype=object)
@@ -141,6 +166,13 @@ class RouteView:
                     best = worse, connector, max(0.0, ahead_m)
         return None if best is None else (best[1], best[2])
 
+    def sides(self, lane: Lane) -> tuple[str, ...]:
+        """On which sides of a lane there is another one."""
+        beside = {
+            other.index_from_left - lane.index_from_left for other in self._lanes if other.roadblock == lane.roadblock
+        }
+        return tuple(side for side, step in (("left", -1), ("right", 1)) if step in beside)
+
     def other_lane(self, lane: Lane) -> str:
         """On which side the lanes are that the route leaves from, where this one is none of them."""
         group = self._group_of_block.get(lane.roadblock)
@@ -179,14 +211,16 @@ def look_around(frame: KeyFrame, later: Sequence[KeyFrame], view: RouteView) -> 
         turns_green=turns_green,
         light_m=light_m,
         junction_m=junction_m,
-        leader=_leader(frame, path),
-        lane_leader=_leader(frame, lane_line),
+        leader=_leader(frame, path, view),
+        lane_leader=_leader(frame, lane_line, view),
         pedestrian_m=_pedestrian_m(frame, path),
         oncoming=any(map(_is_oncoming, frame.objects)),
         near_junction=near_junction,
         crossing=_crossing(frame) if near_junction else "",
         junction_taken=near_junction and _is_taken(frame, junction_m),
-        obstacle=_obstacle(frame, path),
+        obstacle=_obstacle(frame, path, lane_line if lane is not None else None),
+        passed=_passed(frame),
+        sides=() if lane is None else view.sides(lane),
         speed_limit_mps=limit,
         turn_ahead=COMMANDS[frame.command] in ("left", "right"),
         turn_m=turn_m,
@@ -197,22 +231,49 @@ def look_around(frame: KeyFrame, later: Sequence[KeyFrame], view: RouteView) -> 
 
 def reason(speed_word: str, path_word: str, speed_mps: float, here: Surroundings) -> str:
     """Why this meta-action is right here; a clause without full stop."""
-    if path_word.startswith("change lane") and speed_word != "stop":
+    changes = path_word.startswith("change lane") and not movement(path_word, here).startswith("follow")
+    if changes and speed_word != "stop":
         return _why_change_lane(path_word.rsplit(" ", 1)[1], speed_mps, here)
     if speed_word in _HALTING:
         return _why_slow(path_word, speed_mps, here)
     return _why_go(speed_word, path_word, speed_mps, here)
 
 
+def movement(path_word: str, here: Surroundings) -> str:
+    """How a path beside the own lane is put where it is no change of lanes, but makes way or bends; else empty."""
+    if not path_word.startswith("change lane"):
+        return ""
+    side = path_word.rsplit(" ", 1)[1]
+    if _in_lane(here):
+        return f"move over to the {side}"
+    if here.passed[side == "right"]:
+        return f"move back to the {side}"
+    return "" if side in here.sides else f"follow the road as it leads to the {side}"
+
+
 def _why_change_lane(side: str, speed_mps: float, here: Surroundings) -> str:
     slow = here.lane_leader
+    if here.obstacle is not None and here.obstacle.is_in_lane:
+        return f"{here.obstacle.name} {here.obstacle.verb} the lane"
+    if here.passed[side == "right"]:
+        return f"the way is free again past {here.passed[side == 'right']}"
     if here.other_lane == side:
         return f"the route goes on from the {side} lane"
+    if slow is not None and slow.at_stop:
+        return f"the {slow.name} ahead is at its stop"
     if slow is not None and slow.speed_mps < max(speed_mps - 1.0, _STANDING_MPS):
         return f"the {slow.name} ahead {'is standing' if slow.speed_mps < _STANDING_MPS else 'is slower'}"
-    if here.obstacle:
-        return f"there is {here.obstacle} beside the lane"
+    if here.obstacle is not None:
+        return f"there is room to pass {_the(here.obstacle.name)}"
     return f"there is room in the {side} lane"
+
+
+def _in_lane(here: Surroundings) -> bool:
+    return here.obstacle is not None and here.obstacle.is_in_lane
+
+
+def _the(name: str) -> str:
+    return f"the {name.removeprefix('a ')}"
 
 
 def _why_slow(path_word: str, speed_mps: float, here: Surroundings) -> str:
@@ -235,14 +296,16 @@ def _why_slow(path_word: str, speed_mps: float, here: Surroundings) -> str:
             return "oncoming traffic goes first"
         if here.crossing:
             return f"a vehicle comes from the {here.crossing}"
+    if here.obstacle is not None and here.obstacle.is_in_lane:
+        return f"{here.obstacle.name} {here.obstacle.verb} the lane"
     if path_word.startswith("turn"):
         return "the turn is tight"
     if here.turn_ahead:
         return "a turn is coming up"
     if path_word.startswith("bear"):
         return "the road bends"
-    if here.obstacle:
-        return f"there is {here.obstacle} beside the lane"
+    if here.obstacle is not None:
+        return f"{here.obstacle.name} {here.obstacle.verb.replace('block', 'narrow')} the way"
     if speed_mps > 1.03 * here.speed_limit_mps:
         return f"the speed limit is {3.6 * here.speed_limit_mps:.0f} km/h"
     if here.near_junction:
@@ -261,6 +324,8 @@ def _why_slow(path_word: str, speed_mps: float, here: Surroundings) -> str:
 
 def _about(leader: Leader, light: str, light_m: float) -> str:
     where = f"the {leader.name} {leader.gap_m:.0f} m ahead"
+    if leader.at_stop:
+        return f"{where} is at its stop"
     if leader.speed_mps < _STANDING_MPS:
         waits = light == "red" and light_m >= leader.gap_m
         return f"{where} is waiting at the red light" if waits else f"{where} is standing"
@@ -276,6 +341,8 @@ def _why_go(speed_word: str, path_word: str, speed_mps: float, here: Surrounding
     follows = leader is not None and leader.gap_m < _FOLLOWING_S * max(speed_mps, 3.0) + _COMFORT_GAP_M
     if speed_word == "start" and leader is not None and follows and leader.speed_mps >= _STANDING_MPS:
         return f"the {leader.name} ahead has driven off"
+    if here.obstacle is not None and here.obstacle.is_in_lane and not (leader is not None and follows):
+        return f"there is room to pass {_the(here.obstacle.name)}"
     if here.turns_green and not follows:
         return "the light ahead is turning green"
     if here.light == "green" and here.light_m < 25.0 and not follows:
@@ -334,7 +401,7 @@ def _beside(item: SceneObject, path: Array) -> float:
     return float(item.box[1] - np.interp(item.box[0], path[:, 0], path[:, 1]))
 
 
-def _leader(frame: KeyFrame, path: Array) -> Leader | None:
+def _leader(frame: KeyFrame, path: Array, view: RouteView) -> Leader | None:
     best: Leader | None = None
     for item in frame.objects:
         if item.type not in ("vehicle", "bicycle") or not 1.0 < item.box[0] < LEADER_REACH_M + 10.0:
@@ -348,7 +415,8 @@ def _leader(frame: KeyFrame, path: Array) -> Leader | None:
             and (abs(_beside(item, path)) < narrow)
         ):
             speed = float(item.velocity_mps[0])
-            best = Leader(object_name(item), max(0.0, gap_m), max(0.0, speed), item.braking)
+            at_stop = object_name(item) == "bus" and speed < _STANDING_MPS and _is_at_stop(item, frame, view)
+            best = Leader(object_name(item), max(0.0, gap_m), max(0.0, speed), item.braking, at_stop)
     return best
 
 
@@ -394,16 +462,51 @@ def _is_taken(frame: KeyFrame, junction_m: float) -> bool:
     )
 
 
-def _obstacle(frame: KeyFrame, path: Array) -> str:
+def _is_at_stop(item: SceneObject, frame: KeyFrame, view: RouteView) -> bool:
+    x, y, heading = item.box[0], item.box[1], item.box[6]
+    half_m = item.box[3] / 2
+    front = ego_to_world(
+        np.array([x + half_m * np.cos(heading), y + half_m * np.sin(heading), heading]), frame.ego_pose
+    )
+    return bool(len(view.bus_stops) and np.hypot(*(view.bus_stops[:, :2] - front[:2]).T).min() < BUS_STOP_LENGTH_M / 2)
+
+
+def _stands_for_good(item: SceneObject) -> tuple[str, str] | None:
+    """How an obstacle is called, and what it does; None where an object is none."""
+    if item.type in ("traffic_cone", "barrier"):
+        return "road works", "block"
+    if item.track.startswith(STANDING_PREFIX):
+        return f"a standing {object_name(item)}", "blocks"
+    return None
+
+
+def _obstacle(frame: KeyFrame, path: Array, lane_line: Array | None) -> Obstacle | None:
+    best: Obstacle | None = None
     for item in frame.objects:
-        if not 2.0 < item.box[0] < 25.0:
+        words = _stands_for_good(item)
+        gap_m = float(item.box[0] - item.box[3] / 2 - EGO_FRONT_M)
+        if words is None or not -EGO_FRONT_M < gap_m < min(OBSTACLE_REACH_M, best.gap_m if best else np.inf):
             continue
-        near = abs(_beside(item, path)) < 1.15 + item.box[4] / 2 + 0.8
-        if near and item.type in ("traffic_cone", "barrier", "czone_sign"):
-            return "a work site"
-        if near and item.type == "vehicle" and np.hypot(*item.velocity_mps) < 0.1 and abs(_beside(item, path)) > 1.5:
-            return f"a standing {object_name(item)}"
-    return ""
+        touches_m = EGO_WIDTH_M / 2 + _half_width_m(item)
+        in_lane = lane_line is not None and abs(_beside(item, lane_line)) < touches_m
+        if in_lane or (abs(_beside(item, path)) < touches_m + _CAREFUL_M and gap_m < _CAREFUL_AHEAD_M):
+            best = Obstacle(*words, gap_m, in_lane)
+    return best
+
+
+def _passed(frame: KeyFrame) -> tuple[str, str]:
+    names = ["", ""]
+    for item in frame.objects:
+        words = _stands_for_good(item)
+        x, y = item.box[:2]
+        if words is not None and -PASSED_REACH_M < x < EGO_FRONT_M and 1.0 < abs(y) < 5.0:
+            names[int(y < 0)] = _the(words[0])
+    return names[0], names[1]
+
+
+def _half_width_m(item: SceneObject) -> float:
+    length, width, heading = item.box[3], item.box[4], item.box[6]
+    return float(abs(np.sin(heading)) * length + abs(np.cos(heading)) * width) / 2
 
 
 def object_name(item: SceneObject) -> str:
