@@ -209,11 +209,11 @@ def _shortfall(here: _Situation, kind: str, answer: _Obedience, plan: Array, dri
         return f"There is no room ahead to move to the {kind.rsplit(' ', 1)[-1]} lane now."
     if kind == "faster" and speed_word not in ("speed up", "start"):
         assert answer.way is not None
-        if float(bend_mps(answer.way).min()) < here.speed_mps + 2 * _gain_mps(here):
+        if float(bend_mps(answer.way).min()) < here.speed_mps + _gain_mps(here):
             return "The road bends ahead, so the car cannot drive faster."
         if answer.way.length_m < WAY_M - 1.0:
             return "The way ahead is too short to drive faster."
-        return "The car is just braking and would need more than four seconds to get faster."
+        return "The car would need more than four seconds to get faster."
     if kind == "slower" and speed_word not in ("slow down", "stop"):
         return f"The car drives no more than {_kilometres(here.speed_mps)} km/h; it does not go slower."
     return ""
@@ -303,6 +303,10 @@ def _gain_mps(here: _Situation) -> float:
     return max(SPEED_CHANGE_MPS, SPEED_CHANGE_SHARE * here.speed_mps)
 
 
+def _ahead(to_end_m: float) -> str:
+    return f"{to_end_m:.0f} m ahead" if to_end_m > 3.0 else "right ahead"
+
+
 def _kilometres(speed_mps: float) -> str:
     return f"{3.6 * speed_mps:.0f}"
 
@@ -337,7 +341,7 @@ def _turn(here: _Situation, kind: str) -> _Obedience:
         way = driven or here.way([*lanes, *chain(city_map, wanted[0], keep)])
         return _checked(
             f"{'Go' if direction == 'straight' else 'Turn'} {towards.replace('to the ', '')} at the junction "
-            f"{max(to_end_m, 0.0):.0f} m ahead.",
+            f"{_ahead(to_end_m)}.",
             way,
             pace,
         )
@@ -357,11 +361,9 @@ def _turn(here: _Situation, kind: str) -> _Obedience:
             target = lane_way(city_map, [beside, *chain(city_map, connector, keep)], here.pose)
             way = moved_over(here.own_way(here.place), target, 1.0, over_m)
             return _checked(
-                f"Move to the {side} lane, which leads {towards} at the junction {to_end_m:.0f} m ahead.", way, pace
+                f"Move to the {side} lane, which leads {towards} at the junction {_ahead(to_end_m)}.", way, pace
             )
-    return _Obedience(
-        f"The way {towards} leaves from another lane, and the junction is only {max(to_end_m, 0.0):.0f} m ahead."
-    )
+    return _Obedience(f"The way {towards} leaves from another lane, and the junction is already {_ahead(to_end_m)}.")
 
 
 def _change_lane(here: _Situation, kind: str) -> _Obedience:
@@ -380,9 +382,7 @@ def _change_lane(here: _Situation, kind: str) -> _Obedience:
     if over_m < _SHORTEST_CHANGE_M:
         return _Obedience(f"There is no room ahead to move to the {side} lane now.")
     if here.place.to_end_m + EGO_FRONT_M < over_m + 2.0:
-        return _Obedience(
-            f"The junction is only {max(here.place.to_end_m, 0.0):.0f} m ahead, too near to change lanes before it."
-        )
+        return _Obedience(f"The junction is {_ahead(here.place.to_end_m)}, too near to change lanes before it.")
     keep = along_route(here.city_map, here.route)
     target = lane_way(here.city_map, chain(here.city_map, beside, keep), here.pose)
     return _checked(f"Move to the {side} lane.", moved_over(own, target, 0.0, over_m), pace, over_m)
@@ -435,9 +435,7 @@ def _pull_over(here: _Situation, kind: str) -> _Obedience:
     braking = 2.2
     room_m = EGO_FRONT_M + max(here.speed_mps**2 / (2 * braking) + 0.7 * here.speed_mps, 6.0)
     if here.place.to_end_m + EGO_FRONT_M < room_m + 2.0:
-        return _Obedience(
-            f"The junction is only {max(here.place.to_end_m, 0.0):.0f} m ahead, too near to stop before it."
-        )
+        return _Obedience(f"The junction is {_ahead(here.place.to_end_m)}, too near to stop before it.")
     outline = here.city_map.lane_polygon(lane).exterior
     middle = here.city_map.baseline(lane).interpolate(min(here.place.at_m + room_m, here.place.at_m + 12.0))
     right_m = max(0.0, float(outline.distance(middle)) - EGO_WIDTH_M / 2 - 0.2)
