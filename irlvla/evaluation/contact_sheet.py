@@ -122,8 +122,8 @@ def _instructed_cell(scene: Scene, root: Path, data_split: str) -> Image:
     top = 0
     for number, plan in enumerate(given, start=1):
         colour = tuple(int(_colour(plan)[k : k + 2], 16) for k in (1, 3, 5))
-        lines = textwrap.wrap(f"{number} {plan.instruction} {plan.answer}", _NARROW_LETTERS)[:2]
-        _write(cell, lines, top, colour)
+        lines = textwrap.wrap(f"{number} {plan.instruction} {plan.answer}", _NARROW_LETTERS)
+        _write(cell, lines[: (views_px - top) // LINE_PX], top, colour)
         top += LINE_PX * len(lines)
         if plan.is_possible:
             x, y = plan.plan[-1, :2]

@@ -59,6 +59,7 @@ NEXT_JUNCTION_M = 80.0
 """A junction farther away is none that an instruction could mean."""
 _LANE_CHANGE_S = 3.6
 _SHORTEST_CHANGE_M = 11.0
+_SHORTEST_WAY_M = 3.0
 _STANDING_MPS = 0.5
 _LIGHT_REACH_M = 40.0
 _DEFAULT_LIMIT_MPS = 50 / 3.6
@@ -119,7 +120,7 @@ class _Situation:
         own = None if self.place is None else self.own_way(self.place)
         driven = np.stack([self.pose, *(frame.ego_pose_world for frame in self.scene.future[:PLAN_POSES])])
         end = place_of(self.city_map, driven[-1], self.route)
-        if own is None or end is None or np.hypot(*(driven[-1, :2] - self.pose[:2])) < _SHORTEST_CHANGE_M:
+        if own is None or end is None or np.hypot(*(driven[-1, :2] - self.pose[:2])) < _SHORTEST_WAY_M:
             return own
         lanes = chain(self.city_map, end.lane, along_route(self.city_map, self.route))
         beyond = from_car(lane_way(self.city_map, lanes, driven[-1]), driven[-1], self.speed_mps)
@@ -333,7 +334,7 @@ def _turn(here: _Situation, kind: str) -> _Obedience:
         return _Obedience(f"The next junction is {to_end_m:.0f} m away; drive on until then.")
     if not city_map.next_roadblocks(city_map.roadblock_of(lane)):
         return _Obedience("The road ends before the next junction; follow it.")
-    wanted = [c for c in city_map.next_lanes(lane) if direction_of(city_map, c) == direction]
+    wanted = [c for c in city_map.next_lanes(lane) if direction_of(city_map, lane, c) == direction]
     towards = _TURN_WORDS[direction]
     pace = _ordinary_pace(here, lane)
     if wanted:
@@ -349,7 +350,7 @@ def _turn(here: _Situation, kind: str) -> _Obedience:
     others = [
         other
         for other in city_map.lanes_of(block)
-        if any(direction_of(city_map, c) == direction for c in city_map.next_lanes(other))
+        if any(direction_of(city_map, other, c) == direction for c in city_map.next_lanes(other))
     ]
     if not others:
         return _Obedience(f"No way leads {towards} at the next junction.")
@@ -357,7 +358,7 @@ def _turn(here: _Situation, kind: str) -> _Obedience:
         beside = neighbour(city_map, lane, min(here.place.at_m, city_map.baseline(lane).length), side)  # type: ignore[arg-type]
         over_m = max(_LANE_CHANGE_S * here.speed_mps, _SHORTEST_CHANGE_M)
         if beside in others and len(lanes) == 1 and to_end_m + EGO_FRONT_M > over_m + 4.0:
-            connector = next(c for c in city_map.next_lanes(beside) if direction_of(city_map, c) == direction)
+            connector = next(c for c in city_map.next_lanes(beside) if direction_of(city_map, beside, c) == direction)
             target = lane_way(city_map, [beside, *chain(city_map, connector, keep)], here.pose)
             way = moved_over(here.own_way(here.place), target, 1.0, over_m)
             return _checked(

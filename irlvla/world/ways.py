@@ -21,11 +21,13 @@ Direction = Literal["left", "straight", "right"]
 
 EGO_FRONT_M = EGO_LENGTH_M / 2 + REAR_AXLE_TO_CENTER_M
 STRAIGHT_RAD = np.radians(30.0)
-"""A connector that turns by less goes straight on."""
-WAY_M = 110.0
+"""A way through a junction that turns by less goes straight on."""
+WAY_M = 150.0
+"""Longer than what anybody drives in four seconds."""
 MAX_CURVATURE = float(np.tan(0.6) / EGO_WHEEL_BASE_M)
 
 _STEP_M = 0.5
+_BEYOND_M = 4.0
 _NEIGHBOUR_M = (2.2, 5.5)
 _BEND_MPS2, _BEND_RADPS = 2.0, 0.4
 _APPROACH_MPS2 = 1.8
@@ -88,10 +90,13 @@ def place_of(city_map: CityMap, pose: Array, route: Sequence[int]) -> Place | No
     return Place(lane, at_m, float(baseline.length) - at_m - EGO_FRONT_M)
 
 
-def direction_of(city_map: CityMap, connector: int) -> Direction:
-    """Whether a lane connector turns."""
+def direction_of(city_map: CityMap, lane: int, connector: int) -> Direction:
+    """Whether the way from a lane over a connector turns, from the lane's end to some metres behind the junction."""
     path = city_map.discrete_path(connector)
-    turned = float(wrap_angle(path[-1, 2] - path[0, 2]))
+    following = city_map.next_lanes(connector)
+    out = city_map.discrete_path(following[0]) if following else path[-1:]
+    beyond = np.searchsorted(np.cumsum(np.hypot(*np.diff(out[:, :2], axis=0).T)), _BEYOND_M)
+    turned = float(wrap_angle(out[min(beyond, len(out) - 1), 2] - city_map.discrete_path(lane)[-1, 2]))
     return "straight" if abs(turned) < STRAIGHT_RAD else "left" if turned > 0 else "right"
 
 
@@ -161,7 +166,7 @@ def lane_way(city_map: CityMap, lanes: Sequence[int], pose: Array) -> Way:
 
 def from_car(way: Way, pose: Array, speed_mps: float) -> Way:
     """The way, begun where the car stands and how it heads, and led back to itself within two or three seconds."""
-    return Way(_begun_at(way.line, pose, float(np.clip(2.5 * speed_mps, 6.0, 60.0))), way.blocks, way.stops)
+    return Way(_begun_at(way.line, pose, float(np.clip(2.5 * speed_mps, 10.0, 60.0))), way.blocks, way.stops)
 
 
 def moved_over(way: Way, target: Way, from_m: float, over_m: float) -> Way:
@@ -186,8 +191,8 @@ def joined(driven: Array, line: Array) -> Array:
     poses = driven[np.r_[True, step_m > 0.3]]
     at = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(poses[:, :2], axis=0).T))])
     along = np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
-    smooth = CubicHermiteSpline(at, poses[:, :2], along)(np.arange(0.0, at[-1], _STEP_M))
-    return _evenly(np.concatenate([smooth, line]))
+    between = CubicHermiteSpline(at, poses[:, :2], along)(np.arange(0.0, at[-1], _STEP_M))
+    return _evenly(np.concatenate([between, line]))
 
 
 def shifted(way: Way, right_m: float, over_m: float) -> Way:
