@@ -77,7 +77,7 @@ class _Obedience:
     way: Way | None = None
     pace: Pace | None = None
     over_m: float = 0.0
-    """How far along the way the next lane is reached."""
+    """How far along the way the next lane, or the edge, is reached."""
 
 
 class _Situation:
@@ -207,7 +207,7 @@ def _shortfall(here: _Situation, kind: str, answer: _Obedience, plan: Array, dri
     """Why the drive does not get as far as the instruction asks for; empty where it does."""
     speed_word, _ = meta_action(plan, here.speed_mps)
     if _travelled_m(driven) < 0.9 * answer.over_m:
-        return f"There is no room ahead to move to the {kind.rsplit(' ', 1)[-1]} lane now."
+        return f"There is no room ahead to {f'move to the {_SIDES[kind]} lane' if kind in _SIDES else 'pull over'} now."
     if kind == "faster" and speed_word not in ("speed up", "start"):
         assert answer.way is not None
         if float(bend_mps(answer.way).min()) < here.speed_mps + _gain_mps(here):
@@ -442,7 +442,7 @@ def _pull_over(here: _Situation, kind: str) -> _Obedience:
     right_m = max(0.0, float(outline.distance(middle)) - EGO_WIDTH_M / 2 - 0.2)
     way = shifted(here.own_way(here.place), right_m, room_m)
     pace = Pace(max(here.speed_mps, 3.0), stop_at_m=room_m, braking_mps2=braking)
-    return _checked("Slow down and stop at the right edge of the road.", way, pace)
+    return _checked("Slow down and stop at the right edge of the road.", way, pace, 0.75 * (room_m - EGO_FRONT_M))
 
 
 def _checked(says: str, way: Way, pace: Pace, over_m: float = 0.0) -> _Obedience:
