@@ -55,8 +55,9 @@ from irlvla.world.ways import (
     shifted,
 )
 
-NEXT_JUNCTION_M = 80.0
-"""A junction farther away is none that an instruction could mean."""
+JUNCTION_S = 5.0
+JUNCTION_M = 15.0
+"""Farther away than JUNCTION_S at the present speed and JUNCTION_M a junction is none to be instructed about."""
 _LANE_CHANGE_S = 3.6
 _SHORTEST_CHANGE_M = 11.0
 _SHORTEST_WAY_M = 3.0
@@ -328,9 +329,9 @@ def _turn(here: _Situation, kind: str) -> _Obedience:
         lane = chosen
         lanes.append(lane)
         to_end_m += float(city_map.baseline(lane).length)
-        if to_end_m > NEXT_JUNCTION_M + 60.0:
+        if to_end_m > 2 * WAY_M:
             break
-    if to_end_m > NEXT_JUNCTION_M:
+    if to_end_m > JUNCTION_M + JUNCTION_S * here.speed_mps:
         return _Obedience(f"The next junction is {to_end_m:.0f} m away; drive on until then.")
     if not city_map.next_roadblocks(city_map.roadblock_of(lane)):
         return _Obedience("The road ends before the next junction; follow it.")

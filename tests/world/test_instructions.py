@@ -149,7 +149,8 @@ def test_a_turn_leads_into_a_road_on_its_side_and_straight_on_does_not(instructe
         asked = {"turn left": (0.1, np.pi), "turn right": (-np.pi, -0.1), "go straight": (-0.65, 0.65)}[plan.kind]
         assert any(asked[0] < _turned_rad(city_map, *through) < asked[1] for through in taken), (plan, taken)
         seen[plan.kind] += 1
-    assert min(seen.values()) >= 3, seen
+    assert seen["turn left"] + seen["turn right"] >= 5
+    assert seen["go straight"] >= 3
 
 
 def test_who_waits_for_a_red_light_has_one_on_the_way(instructed: Instructed) -> None:

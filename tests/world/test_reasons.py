@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from irlvla.data.maps import CityMap, load_map
 from irlvla.data.scenes import human_plan, open_scenes
 from irlvla.geometry import EGO_LENGTH_M, REAR_AXLE_TO_CENTER_M, wrap_angle
 from irlvla.types import COMMANDS, OBJECT_TYPES, Scene
+from irlvla.world.build import build_world
 from irlvla.world.city import City, Connector, Lane
 from irlvla.world.logs import KeyFrame, SceneObject
-from irlvla.world.reasons import RouteView, look_around, reason
+from irlvla.world.obstacles import BusStop, Obstacles
+from irlvla.world.presets import PRESETS
+from irlvla.world.reasons import RouteView, look_around, movement, reason
 
 FRONT_M = EGO_LENGTH_M / 2 + REAR_AXLE_TO_CENTER_M
 
@@ -45,30 +49,54 @@ def _lights_on_the_way(scene: Scene, city_map: CityMap) -> list[bool]:
     return found
 
 
-def _in_the_way(scene: Scene, kinds: tuple[str, ...]) -> NDArray[np.float64]:
-    """[N, 3] gap to the front bumper, distance from the driven way or the car's own line, heading; of objects ahead."""
+def _in_the_way(scene: Scene, kinds: tuple[str, ...], behind_m: float = 0.0) -> NDArray[np.float64]:
+    """[N, 4] gap to the front bumper, distance from the driven way or the car's own line, heading, speed; of objects
+    ahead, and some behind."""
     boxes = scene.now.boxes
-    rows = [k for k, kind in enumerate(boxes.types) if OBJECT_TYPES[kind] in kinds and boxes.boxes[k, 0] > 0.0]
+    rows = [k for k, kind in enumerate(boxes.types) if OBJECT_TYPES[kind] in kinds and boxes.boxes[k, 0] > -behind_m]
     plan = np.concatenate([np.zeros((1, 2)), human_plan(scene)[:, :2]])
     heading = human_plan(scene)[-1, 2]
     driven = shapely.LineString([*plan, plan[-1] + 80.0 * np.array([np.cos(heading), np.sin(heading)])])
-    own = shapely.LineString([(0.0, 0.0), (90.0, 0.0)])
+    own = shapely.LineString([(-behind_m, 0.0), (90.0, 0.0)])
     return np.array(
         [
             (
                 boxes.boxes[k, 0] - boxes.boxes[k, 3] / 2 - FRONT_M,
                 min(line.distance(shapely.Point(boxes.boxes[k, :2])) for line in (driven, own)),
                 boxes.boxes[k, 6],
+                np.hypot(*boxes.velocity_mps[k, :2]),
             )
             for k in rows
         ]
-    ).reshape(-1, 3)
+    ).reshape(-1, 4)
+
+
+@pytest.fixture(scope="module")
+def sumo_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root of a world with SUMO's own drivers and grounded reasons."""
+    root = tmp_path_factory.mktemp("world") / "sumo"
+    preset = replace(
+        PRESETS["mini"], name="sumo-mini", instructions=True, cameras=(), lidar=False, connected_trips=True,
+        road_works_per_km=2.5, standing_vehicles_per_km=2.0, bus_stops_per_km=1.0,
+    )  # fmt: skip
+    build_world(preset, root, seed=3, workers=2)
+    return root
 
 
 @pytest.mark.slow
-def test_every_reason_on_a_built_world_has_its_ground(human_world: Path) -> None:
-    checked = dict.fromkeys(("red", "green", "ahead", "pedestrian", "oncoming"), 0)
-    for scene, city_map, why in _answers(human_world):
+@pytest.mark.parametrize("driver", ["human", "sumo"])
+def test_every_reason_on_a_built_world_has_its_ground(driver: str, request: pytest.FixtureRequest) -> None:
+    checked = dict.fromkeys(("red", "green", "ahead", "pedestrian", "oncoming", "works", "standing"), 0)
+    for scene, city_map, why in _answers(request.getfixturevalue(f"{driver}_world")):
+        if "road works" in why:
+            cones = _in_the_way(scene, ("traffic_cone", "barrier"), behind_m=25.0)
+            reach_m = (-30.0, 1.0) if "past" in why else (-5.0, 46.0)
+            assert ((cones[:, 0] > reach_m[0]) & (cones[:, 0] < reach_m[1]) & (cones[:, 1] < 5.0)).any(), (why, cones)
+            checked["works"] += 1
+        if "standing" in why or "at its stop" in why:
+            others = _in_the_way(scene, ("vehicle", "bicycle"), behind_m=25.0)
+            assert ((others[:, 3] < 0.5) & (others[:, 1] < 5.0)).any(), (why, others)
+            checked["standing"] += 1
         if "light" in why:
             lights = _lights_on_the_way(scene, city_map)
             assert lights, why
@@ -96,8 +124,10 @@ def test_every_reason_on_a_built_world_has_its_ground(human_world: Path) -> None
         if "speed limit" in why:
             limit = float(re.findall(r"(\d+) km/h", why)[0]) / 3.6
             assert scene.now.ego_velocity_mps[0] > limit - 0.2
-    assert checked["red"] >= 1
     assert checked["ahead"] >= 5
+    if driver == "human":
+        assert checked["red"] >= 1
+        assert checked["works"] >= 3
 
 
 # --- hand-made scenes ---------------------------------------------------------------------------------------------
@@ -229,3 +259,61 @@ def test_traffic_that_comes_from_the_side_is_a_reason_near_a_junction_only() -> 
     slow = ("slow down", "straight")
     assert _why(slow, _frame(near, "GG", crossing), _view(near)) == "a vehicle comes from the right"
     assert "comes from" not in _why(slow, _frame(far, "GG", crossing), _view(far))
+
+
+def _cone(x: float, y: float) -> SceneObject:
+    return SceneObject(
+        "s0", "traffic_cone", "traffic_cone", np.array([x, y, 0.4, 0.4, 0.4, 0.75, 0.0]), np.zeros(2), False
+    )
+
+
+def _said(words: tuple[str, str], frame: KeyFrame, view: RouteView) -> tuple[str, str]:
+    """How the path is put, where otherwise than by its word, and why."""
+    later = [KeyFrame("", 0, 0, np.array([2.0 * k, 0.0, 0.0]), 5.0, 0.0, 0.0, 1, (), frame.lights) for k in range(1, 9)]
+    here = look_around(frame, later, view)
+    return movement(words[1], here), reason(*words, frame.speed_mps, here)
+
+
+def test_who_makes_way_for_road_works_says_so_and_who_passes_them_too() -> None:
+    city = _city(500.0)
+    city.lanes[0] = _lane(11, 1, -20.0, 0.0, 520.0, 1)
+    view = _view(city)
+    over, back = ("keep speed", "change lane left"), ("keep speed", "change lane right")
+    works = _frame(city, "GG", _cone(25.0, -0.9), _cone(29.0, -0.9))
+    assert _said(over, works, view) == ("move over to the left", "road works block the lane")
+    assert _said(("slow down", "straight"), works, view)[1] == "road works block the lane"
+    assert _said(("keep speed", "straight"), works, view)[1] == "there is room to pass the road works"
+    behind = _frame(city, "GG", _cone(-6.0, -2.6))
+    assert _said(back, behind, view) == ("move back to the right", "the way is free again past the road works")
+    # Beside the pavement they are no reason for anything but care.
+    aside = _frame(city, "GG", _cone(12.0, -2.0))
+    assert _said(("slow down", "straight"), aside, view)[1] == "road works narrow the way"
+    assert "works" not in _said(("slow down", "straight"), _frame(city, "GG", _cone(12.0, -4.0)), view)[1]
+
+
+def test_a_vehicle_that_stands_for_good_is_told_from_one_that_waits() -> None:
+    city = _city(500.0)
+    city.lanes[0] = _lane(11, 1, -20.0, 0.0, 520.0, 1)
+    van = _object("van1", 30.0, 0.0, speed=0.0)
+    stands = replace(van, track="standing03")
+    over = ("keep speed", "change lane left")
+    assert _said(over, _frame(city, "GG", stands), _view(city))[1] == "a standing van blocks the lane"
+    assert _said(over, _frame(city, "GG", van), _view(city))[1] == "the van ahead is standing"
+
+
+def test_a_bus_is_at_its_stop_only_where_there_is_one() -> None:
+    city = _city(500.0)
+    city.lanes[0] = _lane(11, 1, -20.0, 0.0, 520.0, 1)
+    bus = _object("bus0", 20.0, 0.0, speed=0.0)
+    # The bus ends at 22.25 m, which is 42.25 m along the lane.
+    for end_m, why in ((42.0, "is at its stop"), (90.0, "is standing")):
+        stops = Obstacles(bus_stops=(BusStop("stop0", "e1_1", end_m),))
+        view = RouteView(city, ["1", "2", "3"], stops)
+        assert _said(("slow down", "straight"), _frame(city, "GG", bus), view)[1].endswith(why)
+
+
+def test_an_s_bend_is_no_change_of_lanes() -> None:
+    city = _city(40.0)
+    way, why = _said(("keep speed", "change lane right"), _frame(city, "GG"), _view(city))
+    assert way == "follow the road as it leads to the right"
+    assert why == "the road ahead is free"
