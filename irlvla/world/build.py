@@ -568,10 +568,11 @@ def _write_hard_split(
 
 def _write_instructions(out: Path, workers: int, report: Progress) -> None:
     for file in sorted((out / "train_test_split").glob("*.yaml")):
-        what = f"logs of {file.stem} with instructions"
-        instruct_split(
-            out, file.stem, workers=workers, on_progress=lambda done, total, what=what: report(done, total, what)
-        )
+
+        def tell(done: int, total: int, split: str = file.stem) -> None:
+            report(done, total, f"logs of {split} with instructions")
+
+        instruct_split(out, file.stem, workers=workers, on_progress=tell)
 
 
 def _write_log_job(job: _LogJob) -> str:

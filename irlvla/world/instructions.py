@@ -71,12 +71,12 @@ _TURN_WORDS = {"left": "to the left", "straight": "straight ahead", "right": "to
 
 
 @dataclass(frozen=True)
-class _Obedience:
-    """What is done about an instruction: either a way and a pace, or a reason why not."""
+class _Drive:
+    """How an instruction is obeyed."""
 
     says: str
-    way: Way | None = None
-    pace: Pace | None = None
+    way: Way
+    pace: Pace
     over_m: float = 0.0
     """How far along the way the next lane, or the edge, is reached."""
 
@@ -137,22 +137,22 @@ def instruct(scene: Scene, city_map: CityMap, context: ScoringContext) -> list[I
         context: Its scoring context.
     """
     here = _Situation(scene, city_map, context)
-    answers: dict[str, _Obedience] = {}
-    poses: dict[str, Array] = {}
+    says: dict[str, str] = {}
+    plans: dict[str, tuple[Way, Array]] = {}
     for kind in INSTRUCTIONS:
         answer = _OBEY[kind](here, kind)
-        if answer.way is not None and answer.pace is not None:
+        if isinstance(answer, _Drive):
             driven = here.drive(answer.way, answer.pace)
             plan = world_to_ego(driven[5::5], here.pose)
-            why_not = _shortfall(here, kind, answer, plan, driven)
-            if why_not:
-                answer = _Obedience(why_not)
-            else:
-                poses[kind] = plan
-                answer = replace(answer, says=answer.says + _wait(here, kind, answer.way, driven))
-        answers[kind] = answer
-    scores = _scored(here, {kind: (answers[kind].way, plan) for kind, plan in poses.items()})
-    return [_written(here, kind, answers[kind], poses.get(kind), scores.get(kind)) for kind in INSTRUCTIONS]
+            answer = _shortfall(here, kind, answer, plan, driven) or answer
+        if isinstance(answer, _Drive):
+            plans[kind] = answer.way, plan
+            says[kind] = answer.says + (_wait(here, answer.way, driven) if kind in _DIRECTIONS else "")
+        else:
+            says[kind] = answer
+    scores = _scored(here, plans)
+    poses = {kind: plan for kind, (_, plan) in plans.items()}
+    return [_written(here, kind, says[kind], poses.get(kind), scores.get(kind)) for kind in INSTRUCTIONS]
 
 
 def instruct_split(
@@ -204,13 +204,12 @@ def _instruct_log(task: tuple[str, frozenset[str]], root: Path, data_split: str)
     write_instructions(root, data_split, name, plans)
 
 
-def _shortfall(here: _Situation, kind: str, answer: _Obedience, plan: Array, driven: Array) -> str:
+def _shortfall(here: _Situation, kind: str, answer: _Drive, plan: Array, driven: Array) -> str:
     """Why the drive does not get as far as the instruction asks for; empty where it does."""
     speed_word, _ = meta_action(plan, here.speed_mps)
     if _travelled_m(driven) < 0.9 * answer.over_m:
         return f"There is no room ahead to {f'move to the {_SIDES[kind]} lane' if kind in _SIDES else 'pull over'} now."
     if kind == "faster" and speed_word not in ("speed up", "start"):
-        assert answer.way is not None
         if float(bend_mps(answer.way).min()) < here.speed_mps + _gain_mps(here):
             return "The road bends ahead, so the car cannot drive faster."
         if answer.way.length_m < WAY_M - 1.0:
@@ -221,9 +220,9 @@ def _shortfall(here: _Situation, kind: str, answer: _Obedience, plan: Array, dri
     return ""
 
 
-def _wait(here: _Situation, kind: str, way: Way, driven: Array) -> str:
+def _wait(here: _Situation, way: Way, driven: Array) -> str:
     front_m = EGO_FRONT_M + _travelled_m(driven)
-    for connector, begins_m in way.stops if kind in _DIRECTIONS else ():
+    for connector, begins_m in way.stops:
         if here.red.get(connector, [False])[0] and front_m < begins_m + 1.0 and begins_m < EGO_FRONT_M + _LIGHT_REACH_M:
             return " The light is red, so wait for it first."
     return ""
@@ -234,7 +233,7 @@ def _travelled_m(poses: Array) -> float:
 
 
 def _written(
-    here: _Situation, kind: str, answer: _Obedience, poses: Array | None, scores: dict[str, float] | None
+    here: _Situation, kind: str, says: str, poses: Array | None, scores: dict[str, float] | None
 ) -> InstructedPlan:
     plan = human_plan(here.scene) if poses is None else poses
     speed_word, path_word = meta_action(plan, here.speed_mps)
@@ -245,7 +244,7 @@ def _written(
         token=here.scene.token,
         kind=kind,
         instruction=ways[pick],
-        answer=answer.says + (f" That is not safe: {hazard}." if hazard else ""),
+        answer=says + (f" That is not safe: {hazard}." if hazard else ""),
         is_possible=poses is not None,
         is_safe=poses is not None and not hazard,
         speed_word=speed_word,
@@ -269,14 +268,14 @@ def _hazard(scores: dict[str, float]) -> str:
     return ""
 
 
-def _scored(here: _Situation, plans: dict[str, tuple[Way | None, Array]]) -> dict[str, dict[str, float]]:
+def _scored(here: _Situation, plans: dict[str, tuple[Way, Array]]) -> dict[str, dict[str, float]]:
     """Sub-scores and EPDMS of each plan, on the route that it takes."""
     by_route: dict[tuple[int, ...], list[str]] = {}
     on_route = set(here.route)
     for kind, (way, _) in plans.items():
         # Only a way that leaves the route within its first junctions needs another one.
-        leaves = way is not None and not set(way.blocks[:4]) <= on_route and kind in _DIRECTIONS
-        by_route.setdefault(way.blocks if leaves and way is not None else (), []).append(kind)
+        leaves = not set(way.blocks[:4]) <= on_route and kind in _DIRECTIONS
+        by_route.setdefault(way.blocks if leaves else (), []).append(kind)
     found = {}
     for blocks, kinds in by_route.items():
         context = here.context if not blocks else _rerouted(here, blocks)
@@ -313,7 +312,7 @@ def _kilometres(speed_mps: float) -> str:
     return f"{3.6 * speed_mps:.0f}"
 
 
-def _turn(here: _Situation, kind: str) -> _Obedience:
+def _turn(here: _Situation, kind: str) -> _Drive | str:
     direction, city_map = _DIRECTIONS[kind], here.city_map
     if here.place is None:
         return _OFF_LANE
@@ -325,16 +324,16 @@ def _turn(here: _Situation, kind: str) -> _Obedience:
         following = city_map.next_lanes(lane)
         chosen = keep(lane, following) if following else None
         if chosen is None or chosen in lanes:
-            return _Obedience("The road has no junction ahead to turn at; follow it.")
+            return "The road has no junction ahead to turn at; follow it."
         lane = chosen
         lanes.append(lane)
         to_end_m += float(city_map.baseline(lane).length)
         if to_end_m > 2 * WAY_M:
             break
     if to_end_m > JUNCTION_M + JUNCTION_S * here.speed_mps:
-        return _Obedience(f"The next junction is {to_end_m:.0f} m away; drive on until then.")
+        return f"The next junction is {to_end_m:.0f} m away; drive on until then."
     if not city_map.next_roadblocks(city_map.roadblock_of(lane)):
-        return _Obedience("The road ends before the next junction; follow it.")
+        return "The road ends before the next junction; follow it."
     wanted = [c for c in city_map.next_lanes(lane) if direction_of(city_map, lane, c) == direction]
     towards = _TURN_WORDS[direction]
     pace = _ordinary_pace(here, lane)
@@ -354,9 +353,9 @@ def _turn(here: _Situation, kind: str) -> _Obedience:
         if any(direction_of(city_map, other, c) == direction for c in city_map.next_lanes(other))
     ]
     if not others:
-        return _Obedience(f"No way leads {towards} at the next junction.")
+        return f"No way leads {towards} at the next junction."
     for side in ("left", "right"):
-        beside = neighbour(city_map, lane, min(here.place.at_m, city_map.baseline(lane).length), side)  # type: ignore[arg-type]
+        beside = neighbour(city_map, lane, min(here.place.at_m, city_map.baseline(lane).length), side)
         over_m = max(_LANE_CHANGE_S * here.speed_mps, _SHORTEST_CHANGE_M)
         if beside in others and len(lanes) == 1 and to_end_m + EGO_FRONT_M > over_m + 4.0:
             connector = next(c for c in city_map.next_lanes(beside) if direction_of(city_map, beside, c) == direction)
@@ -365,49 +364,49 @@ def _turn(here: _Situation, kind: str) -> _Obedience:
             return _checked(
                 f"Move to the {side} lane, which leads {towards} at the junction {_ahead(to_end_m)}.", way, pace
             )
-    return _Obedience(f"The way {towards} leaves from another lane, and the junction is already {_ahead(to_end_m)}.")
+    return f"The way {towards} leaves from another lane, and the junction is already {_ahead(to_end_m)}."
 
 
-def _change_lane(here: _Situation, kind: str) -> _Obedience:
+def _change_lane(here: _Situation, kind: str) -> _Drive | str:
     side = _SIDES[kind]
     if here.place is None:
         return _OFF_LANE
     if not here.city_map.is_lane(here.place.lane):
-        return _Obedience("There are no lanes to change between within the junction; drive through it first.")
+        return "There are no lanes to change between within the junction; drive through it first."
     beside = neighbour(here.city_map, here.place.lane, here.place.at_m, side)
     if beside is None:
-        return _Obedience(f"There is no lane to the {side}; stay in this one.")
+        return f"There is no lane to the {side}; stay in this one."
     pace = _ordinary_pace(here, here.place.lane)
     own = here.own_way(here.place)
     # Whoever is held up changes lanes over what they can drive.
     over_m = min(max(_LANE_CHANGE_S * here.speed_mps, _SHORTEST_CHANGE_M), 0.85 * here.room_m(own, pace))
     if over_m < _SHORTEST_CHANGE_M:
-        return _Obedience(f"There is no room ahead to move to the {side} lane now.")
+        return f"There is no room ahead to move to the {side} lane now."
     if here.place.to_end_m + EGO_FRONT_M < over_m + 2.0:
-        return _Obedience(f"The junction is {_ahead(here.place.to_end_m)}, too near to change lanes before it.")
+        return f"The junction is {_ahead(here.place.to_end_m)}, too near to change lanes before it."
     keep = along_route(here.city_map, here.route)
     target = lane_way(here.city_map, chain(here.city_map, beside, keep), here.pose)
     return _checked(f"Move to the {side} lane.", moved_over(own, target, 0.0, over_m), pace, over_m)
 
 
-def _slower(here: _Situation, kind: str) -> _Obedience:
+def _slower(here: _Situation, kind: str) -> _Drive | str:
     way = here.human_way()
     if way is None:
         return _OFF_LANE
     if here.speed_mps < _STANDING_MPS:
-        return _Obedience("The car is standing already.")
+        return "The car is standing already."
     target = max(0.0, here.speed_mps - max(float(np.clip(0.4 * here.speed_mps, 1.6, 4.0)), 1.2 * _gain_mps(here)))
     says = f"Slow down from {_kilometres(here.speed_mps)} to {_kilometres(target)} km/h."
     return _checked(says, way, Pace(target))
 
 
-def _faster(here: _Situation, kind: str) -> _Obedience:
+def _faster(here: _Situation, kind: str) -> _Drive | str:
     way = here.human_way()
     if way is None or here.place is None:
         return _OFF_LANE
     limit = here.limit_mps(here.place.lane)
     if here.speed_mps + _gain_mps(here) > 1.05 * limit:
-        return _Obedience(
+        return (
             f"The car drives {_kilometres(here.speed_mps)} km/h and {_kilometres(limit)} km/h are allowed; it does not "
             "speed up."
         )
@@ -415,7 +414,7 @@ def _faster(here: _Situation, kind: str) -> _Obedience:
     return _checked(f"Speed up from {_kilometres(here.speed_mps)} km/h.", way, pace)
 
 
-def _stop(here: _Situation, kind: str) -> _Obedience:
+def _stop(here: _Situation, kind: str) -> _Drive | str:
     way = here.human_way()
     if way is None:
         return _OFF_LANE
@@ -426,18 +425,18 @@ def _stop(here: _Situation, kind: str) -> _Obedience:
     return _checked(f"Brake and stop within about {room_m:.0f} m.", way, pace)
 
 
-def _pull_over(here: _Situation, kind: str) -> _Obedience:
+def _pull_over(here: _Situation, kind: str) -> _Drive | str:
     if here.place is None:
         return _OFF_LANE
     lane = here.place.lane
     if not here.city_map.is_lane(lane):
-        return _Obedience("Within the junction there is no place to stop; drive through it first.")
+        return "Within the junction there is no place to stop; drive through it first."
     if neighbour(here.city_map, lane, here.place.at_m, "right") is not None:
-        return _Obedience("The car is not in the rightmost lane, so the edge of the road is out of reach.")
+        return "The car is not in the rightmost lane, so the edge of the road is out of reach."
     braking = 2.2
     room_m = EGO_FRONT_M + max(here.speed_mps**2 / (2 * braking) + 0.7 * here.speed_mps, 6.0)
     if here.place.to_end_m + EGO_FRONT_M < room_m + 2.0:
-        return _Obedience(f"The junction is {_ahead(here.place.to_end_m)}, too near to stop before it.")
+        return f"The junction is {_ahead(here.place.to_end_m)}, too near to stop before it."
     outline = here.city_map.lane_polygon(lane).exterior
     middle = here.city_map.baseline(lane).interpolate(min(here.place.at_m + room_m, here.place.at_m + 12.0))
     right_m = max(0.0, float(outline.distance(middle)) - EGO_WIDTH_M / 2 - 0.2)
@@ -446,18 +445,18 @@ def _pull_over(here: _Situation, kind: str) -> _Obedience:
     return _checked("Slow down and stop at the right edge of the road.", way, pace, 0.75 * (room_m - EGO_FRONT_M))
 
 
-def _checked(says: str, way: Way, pace: Pace, over_m: float = 0.0) -> _Obedience:
+def _checked(says: str, way: Way, pace: Pace, over_m: float = 0.0) -> _Drive | str:
     """The way, unless it bends more than the car can steer where a plan would drive it."""
     reach = min(len(way.line), 80)
     if reach < 4:
-        return _Obedience("The road ends here.")
+        return "The road ends here."
     if float(np.abs(curvature(way)[:reach]).max()) > MAX_CURVATURE:
-        return _Obedience("From where the car is the way is too tight to steer.")
-    return _Obedience(says, way, pace, over_m)
+        return "From where the car is the way is too tight to steer."
+    return _Drive(says, way, pace, over_m)
 
 
-_OFF_LANE = _Obedience("The car is in no lane, so the map does not say where this would lead.")
-_OBEY: dict[str, Callable[[_Situation, str], _Obedience]] = {
+_OFF_LANE = "The car is in no lane, so the map does not say where this would lead."
+_OBEY: dict[str, Callable[[_Situation, str], _Drive | str]] = {
     **dict.fromkeys(_DIRECTIONS, _turn),
     **dict.fromkeys(_SIDES, _change_lane),
     "slower": _slower,

@@ -95,7 +95,7 @@ def direction_of(city_map: CityMap, lane: int, connector: int) -> Direction:
     path = city_map.discrete_path(connector)
     following = city_map.next_lanes(connector)
     out = city_map.discrete_path(following[0]) if following else path[-1:]
-    beyond = np.searchsorted(np.cumsum(np.hypot(*np.diff(out[:, :2], axis=0).T)), _BEYOND_M)
+    beyond = int(np.searchsorted(np.cumsum(np.hypot(*np.diff(out[:, :2], axis=0).T)), _BEYOND_M))
     turned = float(wrap_angle(out[min(beyond, len(out) - 1), 2] - city_map.discrete_path(lane)[-1, 2]))
     return "straight" if abs(turned) < STRAIGHT_RAD else "left" if turned > 0 else "right"
 

@@ -37,7 +37,7 @@ def test_humans_score_well_where_constant_velocity_does_not(world: Path) -> None
 
 @pytest.mark.slow
 def test_people_drive_as_navsim_wants_it_without_being_picked_for_it(human_world: Path) -> None:
-    """Every window of every log but those with a labelled fault, human filter off; fourteen logs leave room for luck."""
+    """Every window of every log without a labelled fault, human filter off; the bounds leave room for luck."""
     points, comfort, windows = [], [], 0
     for folder in ("trainval", "test"):
         scenes = open_scenes(human_world, folder)
