@@ -411,7 +411,8 @@ def _faster(here: _Situation, kind: str) -> _Drive | str:
             "speed up."
         )
     pace = Pace(min(here.speed_mps + max(5.0, 0.4 * here.speed_mps), 1.15 * limit), heeds_others=False)
-    return _checked(f"Speed up from {_kilometres(here.speed_mps)} km/h.", way, pace)
+    stands = here.speed_mps < _STANDING_MPS
+    return _checked("Drive off." if stands else f"Speed up from {_kilometres(here.speed_mps)} km/h.", way, pace)
 
 
 def _stop(here: _Situation, kind: str) -> _Drive | str:
@@ -422,7 +423,7 @@ def _stop(here: _Situation, kind: str) -> _Drive | str:
         return _checked("Stay where the car stands.", way, Pace(0.0, heeds_others=False))
     room_m = here.speed_mps**2 / (2 * _STOP_BRAKING_MPS2) + 0.5 * here.speed_mps
     pace = Pace(0.0, heeds_others=False, braking_mps2=_STOP_BRAKING_MPS2)
-    return _checked(f"Brake and stop within about {room_m:.0f} m.", way, pace)
+    return _checked(f"Brake and stop within about {max(room_m, 1.0):.0f} m.", way, pace)
 
 
 def _pull_over(here: _Situation, kind: str) -> _Drive | str:

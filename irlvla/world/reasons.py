@@ -63,6 +63,8 @@ class Obstacle:
     """Negative where the front bumper is past its begin."""
     is_in_lane: bool
     """Whether the car would touch it in the middle of its lane."""
+    side: str
+    """"left" or "right" of the driven way."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ def movement(path_word: str, here: Surroundings) -> str:
     if not path_word.startswith("change lane"):
         return ""
     side = path_word.rsplit(" ", 1)[1]
-    if _in_lane(here):
+    if _makes_way(side, here):
         return f"move over to the {side}"
     if here.passed[side == "right"]:
         return f"move back to the {side}"
@@ -253,7 +255,7 @@ def movement(path_word: str, here: Surroundings) -> str:
 
 def _why_change_lane(side: str, speed_mps: float, here: Surroundings) -> str:
     slow = here.lane_leader
-    if here.obstacle is not None and here.obstacle.is_in_lane:
+    if here.obstacle is not None and _makes_way(side, here):
         return f"{here.obstacle.name} {here.obstacle.verb} the lane"
     if here.passed[side == "right"]:
         return f"the way is free again past {here.passed[side == 'right']}"
@@ -268,8 +270,8 @@ def _why_change_lane(side: str, speed_mps: float, here: Surroundings) -> str:
     return f"there is room in the {side} lane"
 
 
-def _in_lane(here: Surroundings) -> bool:
-    return here.obstacle is not None and here.obstacle.is_in_lane
+def _makes_way(side: str, here: Surroundings) -> bool:
+    return here.obstacle is not None and here.obstacle.is_in_lane and here.obstacle.side != side
 
 
 def _the(name: str) -> str:
@@ -490,7 +492,7 @@ def _obstacle(frame: KeyFrame, path: Array, lane_line: Array | None) -> Obstacle
         touches_m = EGO_WIDTH_M / 2 + _half_width_m(item)
         in_lane = lane_line is not None and abs(_beside(item, lane_line)) < touches_m
         if in_lane or (abs(_beside(item, path)) < touches_m + _CAREFUL_M and gap_m < _CAREFUL_AHEAD_M):
-            best = Obstacle(*words, gap_m, in_lane)
+            best = Obstacle(*words, gap_m, in_lane, "left" if _beside(item, path) > 0 else "right")
     return best
 
 

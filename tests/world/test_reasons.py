@@ -281,6 +281,7 @@ def test_who_makes_way_for_road_works_says_so_and_who_passes_them_too() -> None:
     over, back = ("keep speed", "change lane left"), ("keep speed", "change lane right")
     works = _frame(city, "GG", _cone(25.0, -0.9), _cone(29.0, -0.9))
     assert _said(over, works, view) == ("move over to the left", "road works block the lane")
+    assert _said(back, works, view)[0] != "move over to the right"
     assert _said(("slow down", "straight"), works, view)[1] == "road works block the lane"
     assert _said(("keep speed", "straight"), works, view)[1] == "there is room to pass the road works"
     behind = _frame(city, "GG", _cone(-6.0, -2.6))
