@@ -35,11 +35,11 @@ from irlvla.world.faults import find_faults, label_faults
 from irlvla.world.follow_up import LogToFollow, onward_steps, write_follow_ups
 from irlvla.world.language import describe_drive
 from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us
-from irlvla.world.map_file import MAP_VERSIONS, SLOT_FIDS, slot_origin, write_map, write_map_index
+from irlvla.world.map_file import MAP_VERSIONS, slot_origin, write_map, write_map_index
 from irlvla.world.motion import STEP_S
 from irlvla.world.networks import CREDIT_OSM, NETWORK, WHEEL_NETWORKS, check_user_file, sumo_home, write_network
 from irlvla.world.obstacles import Obstacles, obstacle_places, plan_obstacles
-from irlvla.world.presets import DATA_SPLITS, FileSource, NetworkSpec, WorldPreset, WorldSplit
+from irlvla.world.presets import DATA_SPLITS, SLOT_FIDS, FileSource, NetworkSpec, WorldPreset, WorldSplit
 from irlvla.world.scenario import read_scenario, simulate_scenario
 from irlvla.world.scenery import Scenery, lay_out_scenery
 from irlvla.world.sensors import SensorSuite

@@ -16,6 +16,9 @@ WorldSplit = Literal["train", "test", "hard"]
 DATA_SPLITS: dict[WorldSplit, str] = {"train": "trainval", "test": "test", "hard": "test"}
 """Folder of the logs of each split; as in NAVSIM, the two-stage split takes its logs from `test`."""
 
+SLOT_FIDS = 1_000_000
+"""Feature ids of one map are unique because each of its networks counts from a multiple of this."""
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
