@@ -89,7 +89,7 @@ class SceneMeasures:
     travel_m: float
     """Path length of the next four seconds."""
     curvature_per_m: float | None
-    """Sharpest of the next four seconds' steps of at least one metre, without sign; None where there is no such step."""
+    """Sharpest of the next four seconds' steps of at least one metre, without sign; None where there is none."""
     gap_m: float | None
     """To the rear of the leader; None where nobody is ahead within LEADER_REACH_M."""
     time_gap_s: float | None
@@ -174,9 +174,7 @@ def measure_scene(scene: Scene, city_map: CityMap, centerline_world: Array) -> S
     speed_word, path_word = meta_action(plan, speed_mps)
     centerline = world_to_ego(centerline_world, now.ego_pose_world)
     way = _way_ahead(driven, centerline)
-    around = _Around(
-        now.boxes.types, now.boxes.boxes[:, [0, 1, 6, 3, 4]], np.hypot(*now.boxes.velocity_mps[:, :2].T)
-    )
+    around = _Around(now.boxes.types, now.boxes.boxes[:, [0, 1, 6, 3, 4]], np.hypot(*now.boxes.velocity_mps[:, :2].T))
     gap_m = _leader_gap_m(way, around)
     light = _next_light(way, scene, city_map)
     time_gap_s = None if gap_m is None or speed_mps < MOVING_MPS else gap_m / speed_mps
@@ -286,7 +284,7 @@ def _leader_gap_m(way: _Way, around: _Around) -> float | None:
 
 
 def _next_light(way: _Way, scene: Scene, city_map: CityMap) -> str:
-    """State of the nearest light whose connector begins on the way; of several from one lane, the one that follows it."""
+    """State of the nearest light whose connector begins on the way; of several from one lane, of the one it follows."""
     states = {int(connector): red for connector, red in scene.now.traffic_lights if connector.isdecimal()}
     lanes = [lane for lane in states if lane in city_map.lane_connectors]
     if not lanes:
