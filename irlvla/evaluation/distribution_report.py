@@ -166,10 +166,10 @@ def collect_figures(distribution: Distribution, *, command: str) -> dict[str, An
 def draw_motion(distribution: Distribution) -> str:
     """Histograms of speed, acceleration, curvature and gaps, one SVG."""
     bins = {
-        "speed_mps": np.arange(0.0, 20.5, 1.0),
+        "speed_mps": np.arange(0.0, 30.5, 1.0),
         "acceleration_mps2": np.arange(-4.0, 4.25, 0.5),
         "curvature_per_m": np.arange(0.0, 0.205, 0.01),
-        "travel_m": np.arange(0.0, 82.0, 4.0),
+        "travel_m": np.arange(0.0, 121.0, 5.0),
         "gap_m": np.arange(0.0, LEADER_REACH_M + 1, 2.5),
         "time_gap_s": np.arange(0.0, 10.25, 0.5),
     }

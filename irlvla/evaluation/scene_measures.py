@@ -52,8 +52,8 @@ INTERACTIONS = (
   stops, slows down or starts, and no red light is the reason;
 - pedestrian near the way: at most PEDESTRIAN_BESIDE_M beside it and PEDESTRIAN_REACH_M ahead;
 - oncoming traffic while turning: moves towards the ego vehicle on the side that it turns to;
-- passes a standing vehicle, passes road works: the human drives past a vehicle that stands, or past cones, barriers or
-  signs, that leave no room for it on the route's centerline.
+- passes a standing vehicle, passes road works: the human drives past a vehicle that stands all the time, or past cones,
+  barriers or signs, that leave no room for it on the route's centerline.
 """
 
 LIGHTS = ("red", "green", "none")
@@ -68,6 +68,7 @@ _CURVE_STEP_M = 1.0
 _SAME_WAY_RAD = np.radians(60)
 _ACROSS_RAD = np.radians((45, 135))
 _ONCOMING_RAD = np.radians(135)
+_STAYS_M = 1.0
 _STOP_LINE_BESIDE_M = 1.75
 _STOP_LINE_RAD = np.radians(35)
 _VEHICLE, _PEDESTRIAN, _BICYCLE = (OBJECT_TYPES.index(name) for name in ("vehicle", "pedestrian", "bicycle"))
@@ -181,7 +182,7 @@ def measure_scene(scene: Scene, city_map: CityMap, centerline_world: Array) -> S
     is_slow = speed_word in ("wait", "stop", "slow down")
     seen = _sightings(scene)
     across, pedestrian = _on_the_way(way, seen, driven_m)
-    vehicle, works = _passed(way, _lane_ahead(centerline), around, float(driven_m[-1]))
+    vehicle, works = _passed(way, _lane_ahead(centerline), around, float(driven_m[-1]), scene)
     near = np.hypot(around.boxes[:, 0], around.boxes[:, 1]) <= OBJECT_REACH_M
     found = (
         gap_m is not None and (gap_m <= QUEUE_GAP_M if time_gap_s is None else time_gap_s <= FOLLOWING_S),
@@ -347,7 +348,7 @@ def _has_oncoming(seen: _Seen, side: float) -> bool:
     return bool((oncoming & (x > 0) & (x < ONCOMING_REACH_M) & (y * side > 0) & (y * side < ONCOMING_BESIDE_M)).any())
 
 
-def _passed(way: _Way, lane: _Way, around: _Around, travel_m: float) -> tuple[bool, bool]:
+def _passed(way: _Way, lane: _Way, around: _Around, travel_m: float, scene: Scene) -> tuple[bool, bool]:
     """Whether the human drives past a standing vehicle, or past road works, that block the route's lane."""
     stands = (around.types == _VEHICLE) & (around.speed_mps < STANDING_MPS)
     works = np.isin(around.types, _ROAD_WORKS)
@@ -359,4 +360,15 @@ def _passed(way: _Way, lane: _Way, around: _Around, travel_m: float) -> tuple[bo
     in_the_way = (right < _HALF_WIDTH_M) & (left > -_HALF_WIDTH_M)
     along, beside, _ = way.project(boxes[:, :2])
     passed = in_the_way & (along > 0.0) & (along < travel_m + _FRONT_M) & (np.abs(beside) < ONCOMING_BESIDE_M)
-    return bool((passed & stands[rows]).any()), bool((passed & works[rows]).any())
+    return any(_stays(scene, int(row)) for row in rows[passed & stands[rows]]), bool((passed & works[rows]).any())
+
+
+def _stays(scene: Scene, row: int) -> bool:
+    """Whether an object of the present frame is still in its place where it is last seen within the four seconds."""
+    token = scene.now.boxes.track_tokens[row]
+    here = boxes_in_world(scene.now)[0][row, :2]
+    for frame in reversed(scene.future[:PLAN_POSES]):
+        if token in frame.boxes.track_tokens:
+            there = boxes_in_world(frame)[0][frame.boxes.track_tokens.index(token), :2]
+            return float(np.hypot(*(there - here))) < _STAYS_M
+    return True

@@ -49,8 +49,9 @@ def measure(
     connectors: Mapping[int, Line] | None = None,
     red: Mapping[int, bool] | None = None,
     ego_pose: Array = EGO_POSES[1],
+    later: Sequence[Thing] | None = None,
 ) -> SceneMeasures:
-    """Measure a scene that is given in the present ego frame."""
+    """Measure a scene that is given in the present ego frame; with `later` the things are replaced after now."""
     connectors = connectors or {}
     lights = tuple((str(lane), is_red) for lane, is_red in (red or {}).items())
     poses = np.concatenate([np.zeros((4, 3)), plan])
@@ -67,7 +68,7 @@ def measure(
                 command=np.array([0, 1, 0, 0]),
                 roadblock_ids=("7",),
                 traffic_lights=lights,
-                boxes=_seen_from(pose, things, seconds),
+                boxes=_seen_from(pose, things if number <= 3 or later is None else later, seconds),
                 cameras={},
                 lidar_path=None,
             )
@@ -304,6 +305,13 @@ def test_passing_counts_what_blocks_the_lane(things: list[Thing], interactions: 
 
 def test_moving_car_is_not_passed_as_a_standing_one() -> None:
     assert "passes a standing vehicle" not in measure(swerve(), Thing("vehicle", x=21.0, speed_mps=2.0)).interactions
+
+
+def test_car_that_stands_now_and_drives_on_is_not_passed() -> None:
+    starting = Thing("vehicle", x=21.0)
+    moved = replace(starting, x=41.0)
+    assert "passes a standing vehicle" not in measure(swerve(), starting, later=[moved]).interactions
+    assert "passes a standing vehicle" in measure(swerve(), starting, later=[starting]).interactions
 
 
 def test_scene_without_a_driven_future_is_refused() -> None:
