@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "irlvla"
 
 ORDER = (
-    ("errors", "types", "geometry", "files", "checkout"),
+    ("errors", "types", "geometry", "files", "processes", "checkout"),
     ("data",),
     ("simulation",),
     ("scoring",),

@@ -9,7 +9,6 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from irlvla.data.maps import CityMap, load_map, maps_folder
 from irlvla.data.scenes import SceneSet, load_synthetic_scene, open_scenes
 from irlvla.data.splits import load_split
 from irlvla.errors import DataError
+from irlvla.processes import process_pool
 from irlvla.types import HISTORY_FRAMES, PLAN_POSES, Array, Frame
 
 Severity = Literal["error", "warning", "note"]
@@ -270,7 +270,7 @@ class _mapper:
     """`map` in this process, or in several."""
 
     def __init__(self, workers: int) -> None:
-        self._pool = ProcessPoolExecutor(workers) if workers > 1 else None
+        self._pool = process_pool(workers, start="fork") if workers > 1 else None
 
     def __enter__(self) -> Callable[..., Iterator[tuple[_Tally, _Tally, list[str]]]]:
         return self._pool.map if self._pool is not None else map

@@ -10,13 +10,10 @@ few times; one that keeps killing its worker ends the run by name. Whatever a ta
 """
 
 import logging
-import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +24,7 @@ from typing import Any, Protocol, TypeVar
 
 from irlvla.checkout import scorer_digest
 from irlvla.errors import ConfigError, IrlvlaError, RunError
+from irlvla.processes import process_pool
 
 Workers = int | str
 """A number of processes, `ray`, or `ray:ADDRESS`."""
@@ -175,13 +173,13 @@ class _Processes:
         return self._count
 
     def submit(self, task: Any) -> Future[Any]:
-        pool = self._idle.pop() if self._idle else self._new()
+        pool = self._idle.pop() if self._idle else process_pool(1)
         try:
             future = pool.submit(self._function, task)
         except BrokenProcessPool:
             # It died while it was idle: no task's fault.
             pool.shutdown()
-            pool = self._new()
+            pool = process_pool(1)
             future = pool.submit(self._function, task)
         self._busy[future] = pool
         return future
@@ -202,25 +200,6 @@ class _Processes:
     def close(self) -> None:
         for pool in (*self._idle, *self._busy.values()):
             pool.shutdown(cancel_futures=True)
-
-    @staticmethod
-    def _new() -> ProcessPoolExecutor:
-        # Spawned, not forked: the parent may hold threads.
-        spawn = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(1, mp_context=spawn, initializer=_end_with_parent)
-
-
-def _end_with_parent() -> None:
-    """Set up a worker process: it says nothing when interrupted, and does not outlive a parent that was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 class _RayCluster:

@@ -8,11 +8,8 @@ import errno
 import fcntl
 import hashlib
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -29,6 +26,7 @@ from irlvla.data.pickles import write_pickle
 from irlvla.data.splits import TwoStageGroup
 from irlvla.errors import ConfigError, DataError, RunError
 from irlvla.files import disk_space, write_bytes, write_text
+from irlvla.processes import process_pool
 from irlvla.world.city import City, read_city
 from irlvla.world.drives import FRAME_STEPS, Drive, TrafficIndex, choose_drives, route_edges
 from irlvla.world.faults import find_faults, label_faults
@@ -354,9 +352,7 @@ def _other_world(found: Any) -> str:
 @contextmanager
 def _processes(workers: int) -> Iterator[list[ProcessPoolExecutor]]:
     """One pool per process, so that a job can be sent to the process that knows its city."""
-    # Spawned, not forked: numba and OpenCV threads of the caller must not be inherited half-alive.
-    context = multiprocessing.get_context("spawn")
-    pools = [ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker) for _ in range(max(1, workers))]
+    pools = [process_pool(1, prepare=_start_worker) for _ in range(max(1, workers))]
     try:
         yield pools
     finally:
@@ -374,15 +370,6 @@ def _start_worker() -> None:
     import cv2
 
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed build takes its processes with it, so that they do not write beside the next one."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 def _completed(jobs: dict[Future[Any], Any]) -> Iterator[Future[Any]]:
