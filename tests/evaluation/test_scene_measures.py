@@ -178,6 +178,13 @@ def test_leader_on_a_bend_is_found_along_the_bend() -> None:
     )
 
 
+def test_way_keeps_its_offset_to_the_centerline() -> None:
+    cyclist = Thing("bicycle", x=30.0, y=0.9, speed_mps=3.0, length=1.8, width=0.6)
+    beside = STRAIGHT_LINE - np.array([0.0, 1.5, 0.0])
+    found = measure(straight(2.0), cyclist, speed_mps=2.0, centerline=beside)
+    assert found.gap_m == pytest.approx(30.0 - 0.9 - FRONT_M, abs=0.01)
+
+
 @pytest.mark.parametrize(("plan", "curvature"), [(straight(8.0), 0.0), (arc(20.0, 8.0 * SECONDS), 0.05)])
 def test_curvature_is_that_of_the_path(plan: Array, curvature: float) -> None:
     assert measure(plan).curvature_per_m == pytest.approx(curvature, rel=0.02)
@@ -268,6 +275,12 @@ def test_pedestrian_counts_near_the_way_ahead_only() -> None:
     assert measure(straight(8.0), walker(20.0, 2.5)).interactions == ("pedestrian near the way",)
     assert measure(straight(8.0), walker(20.0, 4.0)).interactions == ()
     assert measure(straight(8.0), walker(-3.0, 1.8)).interactions == ()
+
+
+def test_pedestrian_who_steps_onto_the_way_behind_the_car_does_not_count() -> None:
+    late = Thing("pedestrian", x=8.0, y=12.0, heading=-np.pi / 2, speed_mps=3.0, length=0.6, width=0.6)
+    assert measure(straight(8.0), late).interactions == ()
+    assert measure(straight(1.0), late, speed_mps=1.0).interactions == ("pedestrian near the way",)
 
 
 @pytest.mark.parametrize(("side", "word"), [(1.0, "turn left"), (-1.0, "turn right")])
