@@ -84,7 +84,7 @@ PUBLISHED = (
         "PDM-Closed",
         89.1,
         {"NC": "94.6", "DAC": "99.8"},
-        "LWDrive, arXiv:2606.29879v2, table 1; its EP, TTC and C stand in each other's columns there",
+        "LWDrive, arXiv:2606.29879v2, table 1; its EP, TTC and C appear to stand in one another's columns there",
     ),
 )  # fmt: skip
 
