@@ -10,7 +10,6 @@ CitySource = Literal["berlin", "braunschweig", "koenigs_wusterhausen", "ingolsta
 GeneratedSource = Literal["random", "grid", "spider", "roundabouts", "arterial"]
 FileSource = Literal["osm", "opendrive", "sumo"]
 NetworkSource = CitySource | GeneratedSource | FileSource
-Driver = Literal["sumo", "human"]
 WorldSplit = Literal["train", "test", "hard"]
 
 DATA_SPLITS: dict[WorldSplit, str] = {"train": "trainval", "test": "test", "hard": "test"}
@@ -88,24 +87,14 @@ class WorldPreset:
     """Vehicles per lane kilometre that the demand aims at."""
     network_span_m: float
     """Side of the square that is cut out of a city, or covered by a generated network."""
-    jpeg_quality: int = 85
-    """Of plain images; rich ones differ from log to log."""
-    looks: Literal["plain", "rich"] = "plain"
-    """`plain`: straight cameras and simple bodies, the look that the published demo was trained on; `rich`: nuPlan's
-    cameras, weather, shadows, night, five LiDARs."""
     lens_distortion: bool = True
-    """Whether rich images keep nuPlan's lens distortion."""
+    """Whether images keep nuPlan's lens distortion."""
     follow_ups: FollowUpPreset | None = None
     """Follow-up scenes of split `world-hard`; None writes no such split."""
-    driver: Driver = "sumo"
-    """Who moves the vehicles: SUMO's own drivers, smoothed; or `irlvla.world.human_driver`'s people, whose lapses are
-    labelled."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
     hard_logs: int = 0
     """Logs in `world-hard`, shared evenly by its networks."""
-    connected_trips: bool = False
-    """Whether every trip has a way to its goal; else up to a half of the vehicles end at the rim of a cut-out city."""
     road_works_per_km: float = 0.0
     """Closed parts of lanes, marked with cones and barriers, per kilometre of street."""
     standing_vehicles_per_km: float = 0.0
@@ -188,7 +177,6 @@ PRESETS = {
         warm_up_s=40.0,
         traffic_density=9.0,
         network_span_m=500.0,
-        looks="rich",
         filter_scenes=False,
     ),
     "quick": WorldPreset(
@@ -237,10 +225,7 @@ PRESETS = {
         warm_up_s=60.0,
         traffic_density=6.0,
         network_span_m=800.0,
-        looks="rich",
         follow_ups=FollowUpPreset("hard", scenes_per_log=2, starts_per_scene=6),
-        driver="human",
-        connected_trips=True,
         road_works_per_km=0.9,
         standing_vehicles_per_km=0.8,
         bus_stops_per_km=0.6,
@@ -261,10 +246,7 @@ PRESETS = {
         traffic_density=6.0,
         network_span_m=450.0,
         filter_scenes=False,
-        looks="rich",
         follow_ups=FollowUpPreset("hard", scenes_per_log=1, starts_per_scene=2),
-        driver="human",
-        connected_trips=True,
         road_works_per_km=1.5,
         standing_vehicles_per_km=1.5,
         bus_stops_per_km=1.0,
