@@ -227,7 +227,7 @@ def with_user_networks(
         networks.append(NetworkSpec(location, source, split, slot, span_m, file.resolve(), flip, digest))
     taken = {spec.location for spec in networks}
     networks += [replace(spec, split=None) for spec in replaced if spec.slot == 0 and spec.location not in taken]
-    return replace(preset, networks=tuple(networks), connected_trips=True)
+    return replace(preset, networks=tuple(networks))
 
 
 def title(spec: NetworkSpec) -> str:
@@ -433,7 +433,6 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
                 place_seed,
                 places,
                 onward_steps=onward_steps(preset.frames_per_log) if followed else 0,
-                driver=preset.driver,
                 dropped=dropped,
             )
             if not drives and spec.file is not None:
@@ -575,9 +574,8 @@ def _write_log_job(job: _LogJob) -> str:
     with _private_folder(job.root / "sensor_blobs" / spec.data_split / name) as blobs:
         sensors.write(frames, blobs, job.appearance(), name)
     describe_drive(job.root, spec.data_split, name, frames)
-    if job.preset.driver == "human":
-        faults = find_faults(city, index, job.drive, obstacle_places(city, obstacles))
-        label_faults(job.root, spec.data_split, name, frames, faults)
+    faults = find_faults(city, index, job.drive, obstacle_places(city, obstacles))
+    label_faults(job.root, spec.data_split, name, frames, faults)
     route = city.route_roadblocks(route_edges(city, traffic, job.drive))
     write_pickle(file, frame_records(frames, city, route, name, job.preset, job.seed))
     return name
