@@ -192,7 +192,7 @@ def choose_drives(
 # Worth of a scene in which the driver brakes, speeds up, turns left, turns right, waits, or does nothing of note.
 # About a fifth of the scenes are turns, several times what the traffic itself offers.
 _EVENT_WORTH = np.array([1.0, 1.0, 0.5, 0.45, 0.3, 1.3])
-_PASSING_WORTH = 2.0
+_PASSING_WORTH = 0.6
 # The next lane of one's own direction is nearer than this, the oncoming one is not.
 _PASSING_M = 4.3
 
