@@ -26,14 +26,14 @@ def progress_along_route(centerline: Array, ego: Footprints) -> Array:
     return progress_m
 
 
-def ego_progress(progress_m: Array, gate: Array, reference_m: float, reference_gate: float) -> Array:
+def ego_progress(progress_m: Array, gate: Array, reference_m: Array | float, reference_gate: Array | float) -> Array:
     """Ego progress [...]: the plan's share of the best admissible progress, PDM-Closed's or its own.
 
     Args:
         progress_m: Progress along the route.
         gate: Product of the plan's multiplicative sub-scores; what fails them earns no progress.
-        reference_m: PDM-Closed's progress along the route.
-        reference_gate: Product of PDM-Closed's multiplicative sub-scores.
+        reference_m: PDM-Closed's progress along the route; one for all plans or one for each.
+        reference_gate: Product of PDM-Closed's multiplicative sub-scores, likewise.
     Returns:
         Share in [0, 1]; 1 for every plan where the best admissible progress is 5 m or less.
     Source: navsim `PDMScorer._calculate_progress`.
