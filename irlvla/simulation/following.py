@@ -15,7 +15,7 @@ from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M
 from irlvla.simulation import bicycle
 from irlvla.simulation.kernels import kernel
 from irlvla.simulation.polygons import boxes_touch
-from irlvla.simulation.search_tree import nearest_in_tree, order_in_tree
+from irlvla.simulation.search_tree import NODE_CHILDREN, nearest_in_tree, order_in_tree
 from irlvla.simulation.strips import (
     PROGRESS,
     Areas,
@@ -101,8 +101,10 @@ class _State(NamedTuple):
     """[D + 1]"""
     near: NDArray[np.int64]
     """[D + 1] room for areas in somebody's way."""
-    gaps_m: Array
-    """[D + 1] and for how far away they are."""
+    nearest: NDArray[np.int64]
+    """[D + 1] and for the nearest of them."""
+    bounds: Array
+    """[4] room for an area's bounds."""
 
 
 class _Alone(NamedTuple):
@@ -162,8 +164,8 @@ def _lay_claim(drivers: Drivers, state: _State, area: int) -> None:
 
 
 @kernel
-def _first_of_nearest(drivers: Drivers, state: _State, driver: int, near: NDArray[np.int64], gaps_m: Array) -> int:
-    """Which of several equally near areas counts as the nearest to a driver's.
+def _first_of_nearest(drivers: Drivers, state: _State, driver: int, near: NDArray[np.int64]) -> int:
+    """Which of the areas in a driver's way counts as the nearest, where several are equally near.
 
     Officially one tree finds out who is in the way, and another one, filled in the order in which the first listed
     them, who is nearest.
@@ -175,12 +177,26 @@ def _first_of_nearest(drivers: Drivers, state: _State, driver: int, near: NDArra
         if not state.is_laid[area]:
             _lay_claim(drivers, state, area)
         area_bounds(state.pieces, state.areas, area, bounds[position])
-    for candidate in range(len(near)):
-        gap_to[near[candidate]] = gaps_m[candidate]
+    for area in near:
+        gap_to[area] = area_distance(state.pieces, state.areas, driver, area, np.inf)
     order = order_in_tree(bounds)
     order = order[np.isfinite(gap_to[everybody[order]])]
     own_bounds = bounds[np.searchsorted(everybody, driver)]
     return everybody[order[nearest_in_tree(bounds[order], gap_to[everybody[order]], own_bounds)]]
+
+
+@kernel
+def _lowest(state: _State, areas: NDArray[np.int64]) -> int:
+    """The area whose middle has the lowest y, -1 if several have: the first that a tree of a single node finds."""
+    lowest, lowest_y, bounds = -1, np.inf, state.bounds
+    for area in areas:
+        area_bounds(state.pieces, state.areas, area, bounds)
+        y = bounds[1] + bounds[3]
+        if y < lowest_y:
+            lowest, lowest_y = area, y
+        elif y == lowest_y:
+            lowest = -1
+    return lowest
 
 
 @kernel
@@ -221,7 +237,7 @@ def _follow(
         state.areas,
         state.areas.hull,
     )
-    near, gaps_m, found, overlooked, leader, gap_m, is_tie = state.near, state.gaps_m, 0, 0, -1, np.inf, False
+    near, nearest, found, tied, overlooked, gap_m = state.near, state.nearest, 0, 0, 0, np.inf
     corridor = lay_reach(lines, driver, state.progress_m[driver], pieces, at)
     begin, past = corridor.next_vertex - 1, past_end(lines, corridor)
     # Once it has moved, its box lies around where its corridor begins.
@@ -247,14 +263,18 @@ def _follow(
             continue
         if not state.is_laid[driver]:
             _lay_claim(drivers, state, driver)
-        near[found], gaps_m[found] = other, area_distance(pieces, areas, driver, other)
-        if gaps_m[found] <= gap_m:
-            is_tie = gaps_m[found] == gap_m
-            leader, gap_m = other, gaps_m[found]
+        near[found] = other
         found += 1
+        apart_m = area_distance(pieces, areas, driver, other, gap_m)
+        if apart_m <= gap_m:
+            tied = tied + 1 if apart_m == gap_m else 1
+            nearest[tied - 1], gap_m = other, apart_m
     if found > 0:
-        if is_tie:
-            leader = _first_of_nearest(drivers, state, driver, near[:found], gaps_m[:found])
+        leader = nearest[0]
+        if tied > 1:
+            leader = _lowest(state, nearest[:tied]) if found <= NODE_CHILDREN else -1
+            if leader < 0:
+                leader = _first_of_nearest(drivers, state, driver, near[:found])
         lead_speed_mps, lead_heading = ego_speed_mps, state.poses[count, 2]
         if leader < count and not drivers.is_taken_for_ego[leader]:
             lead_speed_mps, lead_heading = state.speed_mps[leader], state.poses[leader, 2]
@@ -417,7 +437,8 @@ def drive_all(drivers: Drivers, rollouts: Array, drives: Drives) -> int:
         pieces_for(lines, (count + 2) * room),
         Areas(np.zeros((count + 1, 4), dtype=np.int64), np.empty((count + 1, 3))),
         np.empty(count + 1, dtype=np.int64),
-        np.empty(count + 1),
+        np.empty(count + 1, dtype=np.int64),
+        np.empty(4),
     )
     for area in range(count + 1):
         state.areas.spans[area, 0] = lines.slot[-1] + area * room

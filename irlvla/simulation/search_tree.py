@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from irlvla.simulation.kernels import kernel
 from irlvla.types import Array
 
-_CAPACITY = 10
-"""Children of a node; shapely's default."""
+NODE_CHILDREN = 10
+"""How many children a node has at most; shapely's default."""
 _FEW = 16
 """Up to so many elements libstdc++ sorts by insertion, which keeps equal ones in their order."""
 
@@ -103,15 +103,15 @@ def _pack(bounds: Array) -> _Tree:
     begin, end = 0, count
     while end - begin > 1:
         level = end - begin
-        slices = math.ceil(math.sqrt(math.ceil(level / _CAPACITY)))
+        slices = math.ceil(math.sqrt(math.ceil(level / NODE_CHILDREN)))
         height = math.ceil(level / slices)
         _sort(order[begin:end], node_bounds[:, 0] + node_bounds[:, 2])
         parent = end
         for left in range(begin, end, height):
             right = min(left + height, end)
             _sort(order[left:right], node_bounds[:, 1] + node_bounds[:, 3])
-            for low in range(left, right, _CAPACITY):
-                high = min(low + _CAPACITY, right)
+            for low in range(left, right, NODE_CHILDREN):
+                high = min(low + NODE_CHILDREN, right)
                 child_begin[parent], child_end[parent] = low, high
                 for axis in range(2):
                     node_bounds[parent, axis] = node_bounds[order[low:high], axis].min()

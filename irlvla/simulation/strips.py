@@ -503,10 +503,10 @@ def _touch(quads: Array, circles: Array, begin: int, end: int, spans: Array, hul
 
 
 @kernel
-def area_distance(pieces: Pieces, areas: Areas, a: int, b: int) -> float:
-    """Distance (m) between two areas; 0 where they share a point."""
+def area_distance(pieces: Pieces, areas: Areas, a: int, b: int, limit_m: float) -> float:
+    """Distance (m) between two areas, 0 where they share a point; infinite where they are more than `limit_m` apart."""
     circles, quads, spans, hull = pieces.circles, pieces.quads, areas.spans, areas.hull
-    nearest = np.inf
+    nearest, is_within = limit_m, False
     for span in range(0, 4, 2):
         # The far end of a strip is laid last, and it is what comes nearest to a vehicle ahead.
         for piece in range(spans[a, span + 1] - 1, spans[a, span] - 1, -1):
@@ -523,8 +523,9 @@ def area_distance(pieces: Pieces, areas: Areas, a: int, b: int) -> float:
                     if _quads_touch(quads, piece, other):
                         return 0.0
                     square = min(_nearest_corner2(quads, piece, other), _nearest_corner2(quads, other, piece))
-                    nearest = min(nearest, math.sqrt(square))
-    return nearest
+                    if math.sqrt(square) <= nearest:
+                        nearest, is_within = math.sqrt(square), True
+    return nearest if is_within else np.inf
 
 
 @kernel

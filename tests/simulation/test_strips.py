@@ -98,7 +98,9 @@ def test_distances_are_those_between_the_outlines() -> None:
         lines, spans = random_pair(seed)
         pieces, areas = laid(lines, spans)
         theirs = outline(lines, 0, *spans[0]).distance(outline(lines, 1, *spans[1]))
-        assert area_distance(pieces, areas, 0, 1) == pytest.approx(theirs, abs=1e-8), f"seed {seed}"
+        assert area_distance(pieces, areas, 0, 1, np.inf) == pytest.approx(theirs, abs=1e-8), f"seed {seed}"
+        if theirs > 0.0:
+            assert area_distance(pieces, areas, 0, 1, 0.99 * theirs) == np.inf
         touching += theirs == 0.0
     assert 5 < touching < 100
 
