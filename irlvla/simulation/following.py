@@ -226,17 +226,18 @@ def _move(drivers: Drivers, state: _State, driver: int, gap_m: float, lead_speed
 def _follow(
     drivers: Drivers, state: _State, alone: _Alone, step: int, driver: int, at: int, ego_speed_mps: float
 ) -> int:
-    """Move one driver one step on, behind whatever is nearest in its way.
+    """Move one driver one step on, behind whatever is nearest in its way; says how that ended.
 
-    `at` is where there is room for pieces. Where there is no ego vehicle, `alone` is told what was in the way.
+    Args:
+        drivers, state: All of them.
+        alone: Is told what was in the way, where there is no ego vehicle.
+        step: Step that the move ends with.
+        driver: Which one.
+        at: Where there is room for the pieces of a corridor's beginning.
+        ego_speed_mps: Of the ego vehicle.
+    Source: navsim `NavsimIDMAgentManager.propagate_agents`.
     """
-    count, lines, pieces, areas, hull = (
-        len(state.progress_m),
-        drivers.lines,
-        state.pieces,
-        state.areas,
-        state.areas.hull,
-    )
+    count, lines, pieces, areas = len(state.progress_m), drivers.lines, state.pieces, state.areas
     near, nearest, found, tied, overlooked, gap_m = state.near, state.nearest, 0, 0, 0, np.inf
     corridor = lay_reach(lines, driver, state.progress_m[driver], pieces, at)
     begin, past = corridor.next_vertex - 1, past_end(lines, corridor)
@@ -249,7 +250,7 @@ def _follow(
     for other in range(count + 1):
         if other == driver or not state.is_here[other]:
             continue
-        vertex = segment_near(lines, corridor, begin, hull[other])
+        vertex = segment_near(lines, corridor, begin, areas.hull[other])
         if vertex >= past:
             continue
         if not state.is_laid[other]:
@@ -442,7 +443,8 @@ def drive_all(drivers: Drivers, rollouts: Array, drives: Drives) -> int:
     )
     for area in range(count + 1):
         state.areas.spans[area, 0] = lines.slot[-1] + area * room
-    shared = steps if len(rollouts) >= _WORTH_SHARING else 0
+    # Who is taken for the ego vehicle is nobody without one.
+    shared = steps if len(rollouts) >= _WORTH_SHARING and not drivers.is_taken_for_ego.any() else 0
     alone = _Alone(
         False,
         np.empty((shared, count)),

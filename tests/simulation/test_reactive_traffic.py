@@ -191,6 +191,8 @@ def test_a_vehicle_called_like_the_ego_vehicle_is_taken_for_it(street: CityMap) 
     ego[:, 3] = 9.0
     speeds = [np.hypot(*react(each, ego).velocity_mps[0].T) for each in (parked, taken_for_ego)]
     assert speeds[0][20] < speeds[1][20] - 1.0
+    among_others = drive(taken_for_ego, np.stack([FAR_AWAY, ego, ego]))
+    np.testing.assert_array_equal(among_others.speed_mps[1, 0, 1:], drive(taken_for_ego, ego[None]).speed_mps[0, 0, 1:])
 
 
 @pytest.mark.parametrize("seed", range(4))
