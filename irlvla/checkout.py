@@ -1,6 +1,10 @@
-"""Which code ran: the commit that is stamped on every result."""
+"""What ran: commit, digest of the sources and command line, as they are stamped on every result."""
 
+import hashlib
+import shlex
 import subprocess
+import sys
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -21,3 +25,24 @@ def checkout_commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return commit + ("+changes" if changed else "")
+
+
+@lru_cache(maxsize=1)
+def scorer_digest() -> bytes:
+    """Digest of every source file that has a say in a scoring context or a score."""
+    package = Path(__file__).parent
+    sources = [package / "geometry.py", package / "types.py"]
+    for part in ("data", "simulation", "scoring"):
+        sources += sorted((package / part).glob("*.py"))
+    hasher = hashlib.blake2b(digest_size=20)
+    for source in sources:
+        code = source.read_bytes()
+        hasher.update(len(code).to_bytes(8, "little") + code)
+    return hasher.digest()
+
+
+def command_line() -> str:
+    """The command this process was started with, as one would type it."""
+    program = Path(sys.argv[0])
+    name = "irlvla" if program.parent.name == "cli" else program.name
+    return shlex.join([name, *sys.argv[1:]])

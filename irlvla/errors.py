@@ -22,6 +22,10 @@ class SceneDataError(DataError):
         self.token = token
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["SceneDataError"], tuple[str, str]]:
+        # Errors travel between processes by what they were made of; by default that would be the message alone.
+        return type(self), (self.token, self.reason)
+
 
 class ConfigError(IrlvlaError):
     """A recipe, option or stored configuration cannot be used."""

@@ -14,6 +14,8 @@ EGO_LENGTH_M = 5.176
 EGO_WIDTH_M = 2.297
 EGO_WHEEL_BASE_M = 3.089
 REAR_AXLE_TO_CENTER_M = 1.461
+GROUND_Z_M = -0.35
+"""Height of the street in the ego frame, whose origin is the rear axle; measured at the boxes of nuPlan's logs."""
 
 
 def wrap_angle(angle_rad: Array) -> Array:
@@ -91,3 +93,35 @@ def ego_boxes(poses: Array) -> Array:
     size = np.broadcast_to([EGO_LENGTH_M, EGO_WIDTH_M], (*poses.shape[:-1], 2))
     center = poses[..., :2] + REAR_AXLE_TO_CENTER_M * np.stack([np.cos(heading), np.sin(heading)], axis=-1)
     return np.concatenate([center, heading[..., None], size], axis=-1)
+
+
+def headings_along(positions_ego: Array) -> Array:
+    """Poses of plans that are given as positions only: headed as the path runs, exact on circular arcs.
+
+    A step shorter than 5 cm has no direction of its own and keeps the one before it, at first straight ahead.
+
+    Args:
+        positions_ego: [..., P, 2] in the ego frame (m), evenly spaced in time; the path starts at the origin.
+    Returns:
+        [..., P, 3] with headings (rad).
+
+    Example:
+        >>> headings_along(np.array([[2.0, 0.0], [4.0, 0.0], [4.0, 2.0], [4.0, 2.0]])).round(2)
+        array([[2.  , 0.  , 0.  ],
+               [4.  , 0.  , 0.79],
+               [4.  , 2.  , 1.57],
+               [4.  , 2.  , 1.57]])
+    """
+    positions = np.asarray(positions_ego, dtype=np.float64)
+    start = np.zeros((*positions.shape[:-2], 1, 2))
+    dx, dy = np.moveaxis(np.diff(np.concatenate([start, positions], axis=-2), axis=-2), -1, 0)
+    directions = np.arctan2(dy, dx)
+    for step in range(positions.shape[-2]):
+        before = directions[..., step - 1] if step else np.zeros(positions.shape[:-2])
+        stands = np.hypot(dx[..., step], dy[..., step]) < 0.05
+        directions[..., step] = np.where(stands, before, directions[..., step])
+    directions = np.unwrap(directions, axis=-1)
+    # A pose lies between the steps that lead to it and away from it; the last one turns on as the one before did.
+    turns = np.diff(directions, axis=-1)
+    turns = np.concatenate([turns, turns[..., -1:]], axis=-1) if turns.shape[-1] else np.zeros_like(directions)
+    return np.concatenate([positions, wrap_angle(directions + turns / 2)[..., None]], axis=-1)

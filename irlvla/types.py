@@ -38,7 +38,7 @@ class Camera:
     """One camera of one frame: where its image lies and how it is mounted.
 
     The pinhole convention is OpenCV's (x right, y down, z forward). NAVSIM mounts cameras relative to the LiDAR frame,
-    which coincides with the ego frame (origin at the rear axle, about 0.35 m above the ground, z up).
+    which coincides with the ego frame (origin at the rear axle, 0.35 m above the street, z up).
     """
 
     name: str
@@ -226,6 +226,24 @@ class SubScores:
     def names() -> tuple[str, ...]:
         """Names of the nine sub-scores, in the order of the official result file."""
         return tuple(f.name for f in fields(SubScores) if f.name != "has_earlier_frame")
+
+
+@dataclass(frozen=True)
+class PDMSubScores:
+    """The six parts of PDMS, NAVSIM v1's score, one array each, all of one shape [...], values in [0, 1]."""
+
+    no_at_fault_collisions: Array
+    drivable_area_compliance: Array
+    ego_progress: Array
+    time_to_collision_within_bound: Array
+    comfort: Array
+    driving_direction_compliance: Array
+    """Reported beside the others; it has no weight in the score."""
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """Names of the six sub-scores, in the order of the official result file."""
+        return tuple(f.name for f in fields(PDMSubScores))
 
 
 class Policy(Protocol):

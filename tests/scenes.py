@@ -11,6 +11,7 @@ import numpy as np
 import shapely
 
 from irlvla.scoring.context import ScoringContext
+from irlvla.scoring.editions import NAVSIM_V2, Edition
 from irlvla.simulation.drivable import INTERSECTION, LANE, ROADBLOCK, Road
 from irlvla.simulation.observation import Tracks
 from irlvla.simulation.polygons import polygon_set
@@ -35,7 +36,7 @@ class Thing:
     length: float = 4.5
     width: float = 1.9
     from_step: int = 0
-    to_step: int = 40
+    to_step: int = 50
 
 
 def straight_road(*, intersection: bool = False) -> Road:
@@ -55,30 +56,35 @@ def straight_road(*, intersection: bool = False) -> Road:
     return Road(polygon_set(polygons), np.array(kinds), on_route, centerline)
 
 
-def things(listed: Sequence[Thing]) -> Tracks:
+def things(listed: Sequence[Thing], steps: int = 41) -> Tracks:
     """Tracks of things that move straight on."""
-    seconds = np.arange(41) * 0.1
-    boxes, velocity, present = np.zeros((len(listed), 41, 5)), np.zeros((len(listed), 41, 2)), []
+    seconds = np.arange(steps) * 0.1
+    boxes, velocity, present = np.zeros((len(listed), steps, 5)), np.zeros((len(listed), steps, 2)), []
     for row, thing in enumerate(listed):
         direction = np.array([np.cos(thing.heading), np.sin(thing.heading)])
         boxes[row, :, :2] = [thing.x, thing.y] + seconds[:, None] * thing.speed_mps * direction
         boxes[row, :, 2:] = thing.heading, thing.length, thing.width
         velocity[row] = thing.speed_mps * direction
-        present.append((np.arange(41) >= thing.from_step) & (np.arange(41) <= thing.to_step))
+        present.append((np.arange(steps) >= thing.from_step) & (np.arange(steps) <= thing.to_step))
     types = np.array([OBJECT_TYPES.index(thing.kind) for thing in listed], dtype=np.int64)
     tokens = tuple(f"{thing.kind}-{row}" for row, thing in enumerate(listed))
-    return Tracks(tokens, types, boxes, velocity, np.array(present, dtype=np.bool_).reshape(-1, 41))
+    return Tracks(tokens, types, boxes, velocity, np.array(present, dtype=np.bool_).reshape(-1, steps))
 
 
 def scene(
-    *listed: Thing, road: Road | None = None, red: Sequence[tuple[shapely.Polygon, range]] = (), speed_mps: float = 10.0
+    *listed: Thing,
+    road: Road | None = None,
+    red: Sequence[tuple[shapely.Polygon, range]] = (),
+    speed_mps: float = 10.0,
+    edition: Edition = NAVSIM_V2,
 ) -> ScoringContext:
     """A scene with the given things and red lights (polygon, steps); PDM-Closed gets 40 m along it."""
-    tracks = things(listed)
+    tracks = things(listed, edition.traffic_steps)
     is_red = np.array([[step in steps for step in range(41)] for _, steps in red], dtype=np.bool_).reshape(-1, 41)
     rollout = driving(speed_mps)
     return ScoringContext(
         token="0000000000000000",
+        edition=edition.name,
         map_location="us-ma-boston",
         now_us=1_627_000_000_000_000,
         ego_state=rollout[0],

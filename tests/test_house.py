@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "irlvla"
 
 ORDER = (
-    ("errors", "types", "geometry", "files", "checkout"),
+    ("errors", "types", "geometry", "files", "processes", "checkout"),
     ("data",),
     ("simulation",),
     ("scoring",),
@@ -118,12 +118,57 @@ def test_help_imports_nothing_heavy() -> None:
     assert not loaded & {"torch", "transformers", "numba", "scipy", "shapely", "cv2", "pyarrow", "libsumo"}
 
 
-def test_scoring_loads_without_torch() -> None:
-    modules = [p for p in MODULES if _part(p) == "scoring"]
+EXTRAS = {"torch", "transformers", "accelerate", "scipy", "pyarrow", "cv2", "libsumo", "jinja2", "matplotlib", "ray"}
+"""What `pip install irlvla` does not bring."""
+
+
+def test_scoring_loads_nothing_of_the_extras() -> None:
+    modules = [p for p in MODULES if _part(p) == "scoring" and p.parent.name != "reference"]
     names = [".".join(p.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__") for p in modules]
     loaded = _loaded_modules("import " + ", ".join(names))
     assert "irlvla" in loaded
-    assert not loaded & {"torch", "transformers", "cv2", "libsumo", "jinja2", "matplotlib"}
+    # numba looks for scipy, and takes it where it finds it.
+    assert not loaded & (EXTRAS - {"scipy"})
+
+
+def _run_without_extras(command: str) -> subprocess.CompletedProcess[str]:
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name in {EXTRAS!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Refuse())
+from irlvla.cli.main import main
+sys.exit(main({command.split()!r}))
+"""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+
+
+@pytest.mark.parametrize("options", ["", "--metric pdms-1.1", "--traffic reactive"])
+def test_score_needs_nothing_of_the_extras(options: str, golden: Path, tmp_path: Path) -> None:
+    """Compiled kernels count: numba's linear algebra would ask for scipy."""
+    alpha, out = golden / "alpha", tmp_path / "scores.parquet"
+    command = f"score --data {alpha} --split test --plans {alpha / 'plans_reactive.npz'} --out {out} {options}"
+    done = _run_without_extras(command)
+    assert done.returncode == 0, done.stderr
+    assert out.is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        ("evaluate plans.npz --data {alpha} --split test --out {out}", "train"),
+        ("train imitation quick --data {alpha} --out {out}", "train"),
+        ("world build quick --out {out}", "world"),
+        ("score --data {alpha} --plans {alpha}/plans.npz --out {out} --workers ray", "scale"),
+    ],
+)
+def test_a_missing_extra_is_named(command: str, extra: str, golden: Path, tmp_path: Path) -> None:
+    done = _run_without_extras(command.format(alpha=golden / "alpha", out=tmp_path / "out"))
+    assert done.returncode == 2, done.stderr
+    assert f"pip install 'irlvla[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_evaluating_plans_needs_no_torch() -> None:

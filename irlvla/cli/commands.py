@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from irlvla.cli.terminal import metrics_text, parse, progress_bar, take_name
+from irlvla.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from irlvla.stages.run import OnProgress, Progress
@@ -27,24 +28,89 @@ class WorldBuildOptions:
     """Decides networks, traffic, appearance and which drives become logs."""
     workers: int = 2
     """Processes."""
+    osm: tuple[Path, ...] = ()
+    """OpenStreetMap extracts of yours (.osm, .osm.gz, .osm.pbf): their streets become the networks of `split`."""
+    opendrive: tuple[Path, ...] = ()
+    """OpenDRIVE files (.xodr), likewise."""
+    sumo: tuple[Path, ...] = ()
+    """SUMO scenarios (.sumocfg), likewise; their own traffic drives, and a share of its cars becomes ego vehicles."""
+    split: Literal["train", "test", "hard"] = "test"
+    """Which split your own files make up; the others keep the preset's networks."""
+    span_m: float | None = None
+    """Side of the busiest square that is cut out of an extract, instead of the preset's."""
+    mirrored: bool = False
+    """Mirror the extracts of --osm: the world drives on the right, so places with left-hand traffic need it."""
 
 
 def world_build(arguments: Sequence[str]) -> None:
     """`irlvla world build PRESET --out ROOT`"""
-    from irlvla.world.build import build_world
-    from irlvla.world.presets import PRESETS
+    import json
 
-    preset, rest = take_name(arguments, "world build", "preset", list(PRESETS))
-    options = parse(WorldBuildOptions, rest, f"world build {preset}")
+    from irlvla.world.build import MANIFEST, build_world, with_user_networks
+    from irlvla.world.presets import PRESETS, FileSource
+
+    name, rest = take_name(arguments, "world build", "preset", list(PRESETS))
+    options = parse(WorldBuildOptions, rest, f"world build {name}")
+    preset = PRESETS[name]
+    given: list[tuple[FileSource, Path]] = [
+        *(("osm", file) for file in options.osm),
+        *(("opendrive", file) for file in options.opendrive),
+        *(("sumo", file) for file in options.sumo),
+    ]
+    if given:
+        preset = with_user_networks(preset, given, options.split, span_m=options.span_m, mirrored=options.mirrored)
+    elif options.span_m is not None or options.mirrored:
+        raise ConfigError("--span-m and --mirrored change a file of yours: give one with --osm or --opendrive")
     with progress_bar(console) as show:
         build_world(
-            PRESETS[preset],
+            preset,
             options.out,
             seed=options.seed,
             workers=options.workers,
             on_progress=lambda done, total, what: show("world", done, total, what),
         )
+    manifest = json.loads((options.out / MANIFEST).read_text())
+    for place, notes in manifest["left_out"].items():
+        for note in notes:
+            console.print(f"  {place}: {note}", highlight=False, markup=False)
     console.print(f"wrote {options.out}")
+
+
+@dataclass(frozen=True)
+class WorldSheetOptions:
+    """Which scenes are drawn on one page."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """Data root in NAVSIM's layout."""
+    out: Path
+    """JPEG file."""
+    split: str = "world-train"
+    """Split to draw from."""
+    scenes: int = 24
+    """Scenes, evenly over the split."""
+    columns: int = 4
+    """Scenes side by side."""
+    quality: int = 80
+    """JPEG quality, 1 to 100."""
+
+
+def world_sheet(arguments: Sequence[str]) -> None:
+    """`irlvla world sheet ROOT --split SPLIT --out sheet.jpg`"""
+    import numpy as np
+
+    from irlvla.data.scenes import open_scenes
+    from irlvla.errors import DataError
+    from irlvla.evaluation.contact_sheet import write_contact_sheet
+
+    options = parse(WorldSheetOptions, arguments, "world sheet")
+    scenes = open_scenes(options.data, options.split)
+    if len(scenes) == 0:
+        raise DataError(f"split {options.split!r} of {options.data} has no scene: is the scene filter too narrow?")
+    count = max(1, min(options.scenes, len(scenes)))
+    shown = np.unique(np.linspace(0, len(scenes) - 1, count).round().astype(int))
+    tokens = [scenes.tokens[int(index)] for index in shown]
+    write_contact_sheet(scenes.subset(tokens), options.out, columns=options.columns, quality=options.quality)
+    console.print(f"wrote {options.out}: {len(tokens)} of {len(scenes)} scenes")
 
 
 def _train(arguments: Sequence[str], stage: Literal["imitation", "reward", "ppo"], earlier: Sequence[str]) -> None:
@@ -127,31 +193,41 @@ class ScoreOptions:
     data: Path
     """Data root in NAVSIM's layout."""
     plans: Path
-    """plans.npz: token [N], poses [N, 8, 3] or [N, 40, 3], optional name [N]."""
+    """plans.npz (token [N], poses [N, 8, 3] or [N, 40, 3], optional name [N]) or an official submission.pkl."""
     out: Path
-    """scores.parquet: one row a plan, in input order."""
+    """scores.parquet: one row a plan, in input order; or scores.csv in the layout of NAVSIM's own result file."""
     split: str = "test"
     """Split name: a YAML below ROOT/train_test_split, or a folder of navsim_logs."""
     metric: str = "epdms-2.2"
-    """Metric version."""
+    """Metric version: epdms-2.2, epdms-2.2-prefix (before its human filter was repaired), or pdms-1.1 (NAVSIM v1)."""
     traffic: Literal["non_reactive", "reactive"] = "non_reactive"
-    """How other road users move."""
-    human_filter: Literal["on", "off"] = "on"
-    """Whether what the human failed as well is lifted."""
+    """How other road users move; pdms-1.1 knows log replay alone."""
+    human_filter: Literal["on", "off"] | None = None
+    """Whether what the human failed as well is lifted. Without it EPDMS filters; pdms-1.1 has no such filter."""
     mapping: Path | None = None
     """Split YAML with a two-stage mapping: follow-up scenes are scored too, and the official summary rows follow."""
-    workers: int = 1
-    """Processes."""
+    workers: int | str = 1
+    """Number of processes; `ray` or `ray:HOST:PORT` scores over a Ray cluster."""
     cache: Path | None = None
     """Folder that keeps scoring contexts between calls."""
+    json: bool = False
+    """Print what came of it as one JSON object; progress goes to the error output."""
 
 
-def score(arguments: Sequence[str]) -> None:
-    """`irlvla score --data ROOT --split SPLIT --plans plans.npz --out scores.parquet`"""
-    from irlvla.scoring.table import SUMMARY_TOKENS, score_plans_file
+def score(arguments: Sequence[str]) -> int:
+    """`irlvla score --data ROOT --split SPLIT --plans plans.npz --out scores.parquet`
+
+    Returns:
+        0 where a score came of it, also where some plans have none; 3 where the table is written but has no score to
+        show: no plan could be scored, or the summary of two stages lacks a scene.
+    """
+    import json
+
+    from irlvla.scoring.score_table import SUMMARY_TOKENS, summarise
+    from irlvla.scoring.table import score_plans_file
 
     options = parse(ScoreOptions, arguments, "score")
-    with progress_bar(console) as show:
+    with progress_bar(Console(stderr=True, soft_wrap=True) if options.json else console) as show:
         table = score_plans_file(
             options.data,
             options.split,
@@ -159,26 +235,37 @@ def score(arguments: Sequence[str]) -> None:
             options.out,
             metric=options.metric,
             traffic=options.traffic,
-            human_filter=options.human_filter == "on",
+            human_filter=None if options.human_filter is None else options.human_filter == "on",
             mapping=options.mapping,
             workers=options.workers,
             cache=options.cache,
-            on_progress=lambda done, total: show("scenes", done, total, ""),
+            on_progress=lambda done, total: show("plans", done, total, ""),
         )
-    summary = [row for row in table.to_pylist() if row["token"] in SUMMARY_TOKENS]
-    scores = [row["score"] for row in table.to_pylist() if row["token"] not in SUMMARY_TOKENS]
-    scored = [value for value in scores if value is not None]
-    mean = f", mean score {100 * sum(scored) / len(scored):.2f}" if scored else ""
-    console.print(f"{len(scored)} of {len(scores)} plans scored{mean}", highlight=False)
-    for row in summary:
-        value = "none" if row["score"] is None else f"{100 * row['score']:.2f}"
-        console.print(f"{row['token']} of {row['name'] or 'the plans'}: {value}", highlight=False)
-    if len(scored) < len(scores):
+    summary = summarise(table)
+    if options.json:
+        print(json.dumps({"out": str(options.out), **summary, "stamps": dict(table.stamps)}))
+    else:
+        _print_scores(summary, SUMMARY_TOKENS)
+        console.print(f"wrote {options.out}")
+    totals = [driver[token] for driver in summary["drivers"].values() for token in SUMMARY_TOKENS if token in driver]
+    return 0 if summary["scored"] and None not in totals else 3
+
+
+def _print_scores(summary: dict[str, Any], totals: Sequence[str]) -> None:
+    """Mean score of each driver, and why plans have none."""
+    console.print(f"{summary['scored']} of {summary['plans']} plans scored", highlight=False)
+    for name, driver in summary["drivers"].items():
+        for figure in ("score", *totals):
+            if figure in driver:
+                value = "none" if driver[figure] is None else f"{100 * driver[figure]:.2f}"
+                label = "mean score" if figure == "score" else figure
+                console.print(f"  {name or 'the plans'}: {label} {value}", highlight=False, markup=False)
+    for unscored in summary["unscored"]:
         console.print(
-            f"{len(scores) - len(scored)} plans have no score; column `reason` of {options.out} says why",
+            f"  {unscored['plans']} without a score, first {unscored['first']}: {unscored['reason']}",
             highlight=False,
+            markup=False,
         )
-    console.print(f"wrote {options.out}")
 
 
 @dataclass(frozen=True)
@@ -193,21 +280,23 @@ class EvaluateOptions:
     out: Path
     """Folder for the table, the page and one Parquet file a driver."""
     split: str = "world-test"
-    """Split to evaluate on."""
+    """Split to evaluate on; in two stages where it maps follow-up scenes, as `world-hard` does."""
     reward: Path | None = None
     """Run folder of stage reward: adds the reward it expects, and a best-of-N driver."""
     best_of: int = 16
     """Candidates of the best-of-N driver."""
     baselines: bool = True
-    """Whether constant velocity and the human are in the table."""
+    """Whether constant velocity and the human (in two stages PDM-Closed) are in the table."""
     max_scenes: int | None = None
-    """Evaluate the first scenes only."""
+    """Evaluate the first scenes only; in two stages whole groups of them, at least one."""
     pictures: int = 3
     """Scenes shown per group on the page; 0 leaves pictures out."""
-    workers: int = 2
-    """Processes that build scoring contexts."""
+    workers: int | str = 2
+    """Who builds scoring contexts: number of processes, `ray` or `ray:HOST:PORT`."""
     cache: Path | None = None
     """Folder that keeps scoring contexts between calls."""
+    json: bool = False
+    """Print the table as one JSON object; progress goes to the error output."""
 
 
 def evaluate_command(arguments: Sequence[str]) -> None:
@@ -223,20 +312,37 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
         options: What to compare.
         training_runs: Stage -> run folder, for the training curves on the page.
     """
+    import json
+    from collections import Counter
+    from dataclasses import asdict
+
     from irlvla.data.scenes import open_scenes
     from irlvla.errors import DataError
-    from irlvla.evaluation.evaluate import evaluate
-    from irlvla.evaluation.policies import BestOfN, ConstantVelocity, Human, LearnedPolicy, LearnedReward, plans_files
+    from irlvla.evaluation.evaluate import evaluate, first_scenes
+    from irlvla.evaluation.policies import (
+        BestOfN,
+        ConstantVelocity,
+        Human,
+        LearnedPolicy,
+        LearnedReward,
+        PdmClosed,
+        plans_files,
+    )
     from irlvla.evaluation.report import write_report
     from irlvla.evaluation.table import make_rows, render_markdown, render_terminal
-    from irlvla.scoring.context import build_contexts
+    from irlvla.files import write_text
+    from irlvla.scoring.context import ScoringContext, build_contexts
 
     scenes = open_scenes(options.data, options.split)
     if len(scenes) == 0:
         raise DataError(f"split {options.split!r} of {options.data} has no scene: is the scene filter too narrow?")
     if options.max_scenes is not None:
-        scenes = scenes.subset(scenes.tokens[: options.max_scenes])
-    policies: list[Policy] = [ConstantVelocity(), Human()] if options.baselines else []
+        scenes = first_scenes(scenes, options.max_scenes)
+    # Filled below: a driver that cannot be read should be named before the long work begins.
+    contexts: dict[str, ScoringContext] = {}
+    # Nobody drove on in a follow-up scene, so two stages have another privileged driver.
+    expert = PdmClosed(contexts) if scenes.split.mapping else Human()
+    policies: list[Policy] = [ConstantVelocity(), expert] if options.baselines else []
     learned: list[LearnedPolicy] = []
     for path in options.drivers:
         if path.suffix in {".npz", ".pkl"}:
@@ -249,13 +355,14 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
     if options.reward is not None and learned:
         reward = LearnedReward(options.reward, learned[0])
         policies.append(BestOfN(learned[0], reward, options.best_of))
-    with progress_bar(console) as show:
-        contexts, failures = build_contexts(
+    with progress_bar(Console(stderr=True, soft_wrap=True) if options.json else console) as show:
+        built, failures = build_contexts(
             scenes,
             workers=options.workers,
             cache=options.cache,
             on_progress=lambda done, total: show("scoring contexts", done, total, ""),
         )
+        contexts.update(built)
         results = evaluate(
             policies,
             scenes,
@@ -266,12 +373,13 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
             on_progress=lambda done, total: show("plans", done, total, ""),
         )
     rows = make_rows(results)
-    console.print(render_terminal(rows))
-    if results.failures:
-        console.print(
-            f"{len(results.failures)} scenes could not be evaluated; reasons in {options.out / 'results.json'}"
-        )
-    (options.out / "results.md").write_text(render_markdown(rows), encoding="utf-8")
+    if not options.json:
+        console.print(render_terminal(rows))
+        if results.failures:
+            console.print(f"{len(results.failures)} scenes could not be evaluated; all are in results.json:")
+            for reason, count in Counter(failure.reason for failure in results.failures).most_common(5):
+                console.print(f"  {count}: {reason}", highlight=False, markup=False)
+    write_text(options.out / "results.md", render_markdown(rows, stamps=results.stamps))
     write_report(
         results,
         options.out / "report.html",
@@ -280,7 +388,11 @@ def evaluate_drivers(options: EvaluateOptions, training_runs: dict[Any, Path] | 
         answer=learned[-1].answer if learned else None,
         scenes_a_group=options.pictures,
     )
-    console.print(f"wrote {options.out / 'results.md'} and {options.out / 'report.html'}")
+    if options.json:
+        content = {"out": str(options.out), "rows": [asdict(row) for row in rows], "stamps": dict(results.stamps)}
+        print(json.dumps(content | {"failures": [asdict(failure) for failure in results.failures]}))
+    else:
+        console.print(f"wrote {options.out / 'results.md'} and {options.out / 'report.html'}")
 
 
 @dataclass(frozen=True)
@@ -362,3 +474,97 @@ def ask(arguments: Sequence[str]) -> None:
     console.print(f"[dim]{scene.instruction}[/dim]\n{policy.answer([scene])[0]}")
     for step, (x_m, y_m, heading_rad) in enumerate(policy.plan([scene])[0], start=1):
         console.print(f"  {step / 2:.1f} s  x {x_m:6.2f} m  y {y_m:6.2f} m  heading {heading_rad:+.3f} rad")
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """How a data root is looked at."""
+
+    json: bool = False
+    """Print the findings as JSON."""
+    workers: int = 1
+    """Processes to read logs with."""
+
+
+def doctor(arguments: Sequence[str]) -> None:
+    """`irlvla doctor ROOT`"""
+    import json
+    from dataclasses import asdict
+
+    from irlvla.data.doctor import examine
+
+    if not arguments or arguments[0].startswith("-"):
+        if arguments and arguments[0] in {"-h", "--help"}:
+            parse(DoctorOptions, arguments, "doctor ROOT")
+        raise ConfigError("name the data root: irlvla doctor ROOT")
+    options = parse(DoctorOptions, arguments[1:], f"doctor {arguments[0]}")
+    with progress_bar(Console(soft_wrap=True, stderr=True)) as show:
+        findings = examine(
+            Path(arguments[0]),
+            workers=options.workers,
+            on_progress=lambda done, total, what: show(what, done, total, ""),
+        )
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=1))
+    else:
+        for finding in findings:
+            console.print(f"{finding.severity}: {finding.where}: {finding.problem}", highlight=False, markup=False)
+            console.print(f"    {finding.cure}", highlight=False, markup=False)
+    errors = sum(finding.severity == "error" for finding in findings)
+    if errors:
+        raise DataError(f"{arguments[0]} has {errors} kind{'s' if errors > 1 else ''} of error")
+    if not options.json:
+        console.print(f"{arguments[0]}: no errors, {len(findings)} warnings and notes")
+
+
+@dataclass(frozen=True)
+class DriveOptions:
+    """Who drives, where and how often."""
+
+    drivers: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Run folders of stage imitation or ppo (NAME=RUN gives one a name of its own), or built-in drivers: human (SUMO's
+    own driver), constant-velocity, pdm-closed."""
+    policy: tuple[str, ...] = ()
+    """The same, as an option."""
+    out: Path = field(kw_only=True)
+    """Folder for the table and one file a drive; the same command goes on with it."""
+    world: str = "tiny"
+    """Preset whose held-out networks are driven."""
+    drives: int = 10
+    """Drives of each driver, on routes that SUMO's own driver manages."""
+    seconds: float = 60.0
+    """Longest drive."""
+    seed: int = 0
+    """Seed of the world and of the drives."""
+    video: bool = False
+    """Whether an MP4 of cameras and the view from above is made of each drive."""
+
+
+def drive(arguments: Sequence[str]) -> None:
+    """`irlvla drive RUN --world tiny --out FOLDER`"""
+    from irlvla.errors import ConfigError
+    from irlvla.evaluation.drive import BUILT_IN, drive_policies, find_driver
+    from irlvla.evaluation.drive_table import left_out_text, make_columns, render_terminal, write_drives
+    from irlvla.world.presets import PRESETS
+
+    options = parse(DriveOptions, arguments, "drive")
+    preset, _ = take_name([options.world], "drive", "world", list(PRESETS))
+    names = (*options.drivers, *options.policy)
+    if not names:
+        raise ConfigError(f"name who drives: a run folder, or one of {', '.join(BUILT_IN)}")
+    drivers = [find_driver(name) for name in names]
+    with progress_bar(console) as show:
+        drives = drive_policies(
+            drivers,
+            PRESETS[preset],
+            options.out,
+            drives=options.drives,
+            seed=options.seed,
+            time_limit_s=options.seconds,
+            film=options.video,
+            on_progress=show,
+        )
+    write_drives(drives, options.out)
+    console.print(render_terminal(make_columns(drives)))
+    console.print(left_out_text(drives), highlight=False)
+    console.print(f"wrote {options.out / 'results.md'} and {options.out / 'results.json'}")

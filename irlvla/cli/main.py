@@ -16,15 +16,29 @@ from irlvla.errors import IrlvlaError
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("irlvla.cli.demo:demo", "The main job on the embedded world: from nothing to a table of results"),
     "world build": ("irlvla.cli.commands:world_build", "Write an embedded world in NAVSIM's on-disk format"),
+    "world sheet": ("irlvla.cli.commands:world_sheet", "Many scenes on one page: cameras, view from above, words"),
     "train imitation": ("irlvla.cli.commands:train_imitation_command", "Stage 1: learn to drive as the human does"),
     "train reward": ("irlvla.cli.commands:train_reward_command", "Stage 2: learn the reward world model"),
     "train ppo": ("irlvla.cli.commands:train_ppo_command", "Stage 3: improve the driver against the reward model"),
     "score": ("irlvla.cli.commands:score", "Score a file of plans with NAVSIM v2's EPDMS"),
     "evaluate": ("irlvla.cli.commands:evaluate_command", "Compare drivers on a split; write table, pictures and page"),
     "plan": ("irlvla.cli.commands:plan", "Let a trained driver plan for a split; write plans.npz and pictures"),
+    "doctor": ("irlvla.cli.commands:doctor", "Check that a data root is complete and consistent"),
+    "drive": (
+        "irlvla.cli.commands:drive",
+        "Let drivers drive in closed loop on held-out networks; write what happened",
+    ),
     "ask": ("irlvla.cli.commands:ask", "Ask a trained driver for its decision in words"),
 }
 """Sub-command -> (function, one-line help). The function takes the remaining arguments."""
+
+_SHARED = {"scipy", "pyarrow", "cv2", "simplejpeg"}
+"""Packages that two extras bring."""
+
+_EXTRAS = dict.fromkeys(("torch", "transformers", "tokenizers", "safetensors", "accelerate"), "train")
+_EXTRAS |= dict.fromkeys(("jinja2", "matplotlib", *_SHARED), "train")
+_EXTRAS |= dict.fromkeys(("libsumo", "sumolib", "sumo", "traci", "gymnasium"), "world")
+"""Package -> extra that brings it."""
 
 
 def _help() -> str:
@@ -53,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command.
 
     Returns:
-        0 on success, 2 for an error the user can cure (its cause and cure are printed), 130 when interrupted.
+        0 on success, 2 for an error the user can cure (its cause and cure are printed), 130 when interrupted; other
+        numbers as the sub-command says.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in {"-h", "--help", "help"}:
@@ -75,9 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
     module, function = COMMANDS[name][0].split(":")
     try:
-        getattr(importlib.import_module(module), function)(rest)
+        code: int | None = getattr(importlib.import_module(module), function)(rest)
     except ModuleNotFoundError as error:
-        extra = {"torch": "train", "transformers": "train", "libsumo": "world", "cv2": "world"}.get(error.name or "")
+        missing = (error.name or "").partition(".")[0]
+        extra = "world" if name.startswith("world") and missing in _SHARED else _EXTRAS.get(missing)
         if extra is None:
             raise
         print(f"irlvla {name}: needs {error.name}; install it with: pip install 'irlvla[{extra}]'", file=sys.stderr)
@@ -97,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nirlvla {name}: interrupted; the same command goes on from where it stopped", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from irlvla.data.logs import FrameFault, scan_log
 from irlvla.errors import DataError
+from irlvla.processes import process_pool
 
 _INDEX_FILE = "log_index.jsonl"
 
@@ -87,7 +87,7 @@ def _read_logs(paths: Sequence[Path], sensor_root: Path | None, workers: int) ->
     if workers <= 1 or len(paths) <= 1:
         yield from map(summarise, paths)
         return
-    with ProcessPoolExecutor(min(workers, len(paths))) as pool:
+    with process_pool(min(workers, len(paths)), start="fork") as pool:
         yield from pool.map(summarise, paths, chunksize=4)
 
 

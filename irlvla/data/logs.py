@@ -102,6 +102,21 @@ def scan_log(path: Path, sensor_root: Path | None = None) -> LogScan:
     return LogScan(path.stem, tuple(frames), tuple(locations))
 
 
+def frame_from_record(record: Mapping[str, Any], sensor_root: Path | None) -> Frame:
+    """One keyframe of a log, from its record alone.
+
+    Args:
+        record: A frame dictionary of NAVSIM's log layout.
+        sensor_root: Folder that its image and point-cloud paths are relative to; None leaves them out.
+    Raises:
+        DataError: A field is missing or malformed.
+    """
+    try:
+        return _frame(record, sensor_root)
+    except _Fault as fault:
+        raise DataError(f"frame {record.get('token', '')}: {fault}") from fault
+
+
 def frame_from_synthetic(record: Mapping[str, Any], sensor_root: Path | None) -> Frame:
     """One keyframe of a synthetic follow-up scene; like a log's, with other names for the same things.
 

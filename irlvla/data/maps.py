@@ -256,6 +256,17 @@ def maps_folder(root: Path | None) -> Path:
     )
 
 
+def map_versions(root: Path | None) -> list[tuple[str, int, int]]:
+    """Catalogue and map files with their modification times (ns) and sizes: other maps, other versions.
+
+    Raises:
+        DataError: There are no maps.
+    """
+    folder = maps_folder(root)
+    found = [folder / MAPS_CATALOGUE, *sorted(folder.glob("*/*/map.gpkg"))]
+    return [(str(path), status.st_mtime_ns, status.st_size) for path in found for status in [path.stat()]]
+
+
 def load_map(root: Path | None, location: str) -> CityMap:
     """The map of one city; kept for the life of the process.
 

@@ -1,8 +1,9 @@
 """Reading the pickles NAVSIM is distributed in, without running anything they ask for.
 
 Logs hold plain containers and numpy arrays. Synthetic scenes and submissions also hold instances of a few devkit
-classes; those become `DevkitObject`s, which store their state and do nothing. Any other global is refused, so a log
-from an unknown source can at worst be wrong.
+classes; those become `DevkitObject`s, which store their state and do nothing. Where the devkit let its configuration
+slip into a submission, that is read over. Any other global is refused, so a log from an unknown source can at worst be
+wrong.
 """
 
 import copyreg
@@ -185,6 +186,36 @@ def _collection(kind: type) -> Callable[..., Any]:
     return build
 
 
+class _ReadOver:
+    """Stands for anything of a configuration: takes whatever the pickle hands over, and keeps none of it."""
+
+    def __new__(cls, *_: Any) -> "_ReadOver":
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _default_dictionary(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+_CONFIGURATION = (
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes", "Path")),
+    "typing.Any",
+    *(f"builtins.{kind}" for kind in ("dict", "list", "int", "float", "bool", "str")),
+)
+"""What Hydra's configuration is made of. The official script stores the list of authors as a part of it, and with it
+the whole."""
+
+
 def _path(*parts: str) -> PurePosixPath:
     return PurePosixPath(*parts)
 
@@ -198,7 +229,9 @@ _PLAIN_GLOBALS: dict[str, Any] = (
         "pathlib.PosixPath": _path,
         "pathlib.PurePosixPath": _path,
         "pathlib._local.PosixPath": _path,
+        "collections.defaultdict": _default_dictionary,
     }
+    | dict.fromkeys(_CONFIGURATION, _ReadOver)
     | {
         f"{builtins}.{name}": build
         # Protocol 2 is written under the names of Python 2.

@@ -1,6 +1,7 @@
 """Plans on disk: our `plans.npz`, and NAVSIM's submission pickles."""
 
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ def load_plans(path: Path) -> PlanTable:
     if poses.ndim != 3 or poses.shape[1:] not in _PLAN_SHAPES or len(poses) != len(tokens):
         raise DataError(
             f"{path}: 'poses' has shape {poses.shape} for {len(tokens)} tokens; expected [N, 8, 3] (0.5 s apart) "
-            "or [N, 40, 3] (0.1 s apart)"
+            "or [N, 40, 3] (0.1 s apart); `irlvla.geometry.headings_along` makes poses of positions"
         )
     if poses.dtype.kind not in "fiu":
         raise DataError(f"{path}: 'poses' is of type {poses.dtype}, expected numbers")
@@ -96,10 +97,14 @@ def write_plans(path: Path, tokens: Sequence[str], poses: Array, names: Sequence
 
 
 def load_submission(path: Path) -> PlanTable:
-    """Read an official submission, one stage or two.
+    """Read an official submission, of either version and of one stage or two.
+
+    Trajectories may be sampled in any way the devkit allows. One that reaches beyond four seconds is cut, a shorter one
+    stands still at its end, as the devkit simulates them.
 
     Returns:
-        All plans; `name` is `submission`, or `submission 1` and so on for further seeds.
+        All plans, 0.5 s apart, or 0.1 s apart where a trajectory is sampled otherwise; `name` is `submission`, or
+        `submission 1` and so on for further seeds.
     Raises:
         DataError: The file is damaged, hostile, or not of the official layout.
     """
@@ -119,7 +124,7 @@ def load_submission(path: Path) -> PlanTable:
     if not poses:
         raise DataError(f"{path}: the submission holds no trajectory")
     if len({plan.shape for plan in poses}) > 1:
-        raise DataError(f"{path}: trajectories of 8 and of 40 poses are mixed; submit one kind")
+        poses = [plan if len(plan) == 40 else _resampled(plan, 0.5, 0.1) for plan in poses]
     return PlanTable(tuple(tokens), tuple(names), np.stack(poses))
 
 
@@ -168,15 +173,34 @@ def _trajectories(plans: PlanTable) -> dict[str, DevkitObject]:
 
 
 def _submitted_poses(path: Path, token: str, trajectory: Any) -> Array:
+    """Poses [8, 3] or [40, 3] of a Trajectory."""
     if not isinstance(trajectory, DevkitObject) or trajectory.global_name != _TRAJECTORY:
         raise DataError(f"{path}: the prediction for {token} is a {type(trajectory).__name__}, not a Trajectory")
     try:
         poses = np.asarray(trajectory["poses"], dtype=np.float64)
+        interval_s = float(trajectory["trajectory_sampling"]["interval_length"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: the trajectory for {token} has no numeric poses") from error
-    if poses.shape not in _PLAN_SHAPES:
-        raise DataError(f"{path}: the trajectory for {token} has shape {poses.shape}, expected (8, 3) or (40, 3)")
-    return poses
+        raise DataError(f"{path}: the trajectory for {token} has no numeric poses, or no sampling") from error
+    if poses.ndim != 2 or poses.shape[1] != 3 or len(poses) == 0 or not 0.0 < interval_s <= _HORIZON_S:
+        raise DataError(
+            f"{path}: the trajectory for {token} has shape {poses.shape} and steps of {interval_s:g} s; expected "
+            "[poses, 3] at steps of up to four seconds"
+        )
+    for count, _ in _PLAN_SHAPES:
+        if math.isclose(interval_s, _HORIZON_S / count):
+            return poses[np.minimum(np.arange(count), len(poses) - 1)]
+    return _resampled(poses, interval_s, 0.1)
+
+
+def _resampled(poses: Array, interval_s: float, step_s: float) -> Array:
+    """Poses at other steps over four seconds, linear between the given ones and the start.
+
+    Differs: the devkit rounds times down to the microsecond, so that its poses may be 1 us of driving away.
+    """
+    knots = np.concatenate([np.zeros((1, 3)), poses])
+    knots[:, 2] = np.unwrap(knots[:, 2])
+    times_s = step_s * np.arange(1, round(_HORIZON_S / step_s) + 1)
+    return np.stack([np.interp(times_s, interval_s * np.arange(len(knots)), column) for column in knots.T], axis=-1)
 
 
 def _text(array: NDArray[Any]) -> list[str]:

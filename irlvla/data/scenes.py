@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
@@ -116,6 +116,27 @@ class SceneSet(Sequence[Scene]):
         """Log of a scene; for a follow-up scene the name of its file."""
         return self._entries[self._position[token]].path.stem
 
+    def detached(self) -> "SceneSet":
+        """The same scenes, fit to be sent to another process in parts: without the lists that chose them, without
+        failures, and with paths that do not depend on the working folder."""
+        split = self.split
+        unlisted = replace(split.scene_filter, log_names=None, tokens=None, synthetic_scene_tokens=None)
+        unlisted = replace(unlisted, reactive_synthetic_initial_tokens=None, non_reactive_synthetic_initial_tokens=None)
+        entries = [replace(entry, path=entry.path.absolute()) for entry in self._entries]
+        return SceneSet(self.root.absolute(), replace(split, scene_filter=unlisted, mapping=()), entries, ())
+
+    def versions(self) -> Iterator[tuple[str, str, int, int, int]]:
+        """What each scene is read from: token, file, first frame, and the file's modification time (ns) and size.
+
+        Raises:
+            DataError: A file is not there.
+        """
+        known: dict[Path, tuple[int, int]] = {}
+        for entry in self._entries:
+            if entry.path not in known:
+                known[entry.path] = file_version(entry.path)
+            yield entry.token, str(entry.path), entry.start, *known[entry.path]
+
     def subset(self, tokens: Iterable[str]) -> "SceneSet":
         """The scenes of these tokens, in the order of the set.
 
@@ -153,6 +174,8 @@ def open_scenes(
     root = data_root(root)
     if not isinstance(split, Split):
         split = load_split(root, split)
+    # Follow-up scenes belong to the last frame of the split's own windows, also where less of them is read.
+    follow_up_after = split.scene_filter.num_frames - 1
     split = with_future_frames(split, num_future_frames)
     folder = root / "navsim_logs" / split.data_split
     if not folder.is_dir():
@@ -171,7 +194,7 @@ def open_scenes(
         if log.damage:
             failures.append(SceneFailure(path.stem, log.damage, "load"))
             continue
-        _add_windows(log, path, split.scene_filter, entries, failures, last_tokens)
+        _add_windows(log, path, split.scene_filter, follow_up_after, entries, failures, last_tokens)
         if limit is not None and len(entries) >= limit:
             del entries[limit:]
             break
@@ -230,12 +253,13 @@ def synthetic_folder(root: Path, split_name: str) -> Path:
         DataError: There is none, or several and no way to choose.
     """
     found = sorted(root.glob("*/synthetic_scene_pickles"))
-    for name in (split_name, "navhard_two_stage"):
+    for name in (split_name, f"{split_name}_two_stage", "navhard_two_stage"):
         if root / name / "synthetic_scene_pickles" in found:
             return root / name
     if len(found) != 1:
         raise DataError(
-            f"{root}: split {split_name!r} needs follow-up scenes in {split_name}/synthetic_scene_pickles; "
+            f"{root}: split {split_name!r} needs follow-up scenes in "
+            f"{split_name}_two_stage/synthetic_scene_pickles; "
             f"found {', '.join(str(folder.parent.name) for folder in found) or 'none'}"
         )
     return found[0].parent
@@ -326,11 +350,15 @@ def _add_windows(
     log: LogSummary,
     path: Path,
     scene_filter: SceneFilter,
+    follow_up_after: int,
     entries: list[SceneEntry],
     failures: list[SceneFailure],
     last_tokens: set[str],
 ) -> None:
-    """Every window of a log that the filter wants goes into `entries`, or with its reason into `failures`."""
+    """Every window of a log that the filter wants goes into `entries`, or with its reason into `failures`.
+
+    The token of the frame `follow_up_after` frames after a window's first goes into `last_tokens`.
+    """
     for start in range(0, len(log.tokens) - scene_filter.num_frames + 1, scene_filter.stride):
         stop, now = start + scene_filter.num_frames, start + scene_filter.num_history_frames - 1
         token = log.tokens[now]
@@ -340,7 +368,8 @@ def _add_windows(
             continue
         reason = _window_fault(log, start, stop)
         if reason is None:
-            last_tokens.add(log.tokens[stop - 1])
+            if start + follow_up_after < len(log.tokens):
+                last_tokens.add(log.tokens[start + follow_up_after])
             entries.append(SceneEntry(token, path, start, log.times_us[now]))
         else:
             failures.append(SceneFailure(token, f"{path}: {reason}", "load"))

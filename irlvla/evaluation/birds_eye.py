@@ -35,6 +35,9 @@ STYLE = {
 """Colours by the name of a CSS variable `--bev-NAME`, with which a page may replace them (in the dark, say)."""
 
 
+_RED_TINT = "#dba2a8"
+
+
 def draw_birds_eye(
     scene: Scene,
     city: CityMap,
@@ -87,6 +90,64 @@ def draw_birds_eye(
         f'aria-label="Scene {escape(scene.token)} from above" font-family="system-ui, sans-serif">'
         f"{frame}{''.join(parts)}</svg>"
     )
+
+
+def paint_birds_eye(
+    scene: Scene, city: CityMap, plans: Sequence[DrawnPlan] = (), *, width_px: int = 300
+) -> NDArray[np.uint8]:
+    """The same view at zoom 1 as an RGB picture [6/5 width_px, width_px, 3], without legend and scale."""
+    import cv2
+
+    view = shapely.box(-BEHIND_M, -ASIDE_M, AHEAD_M, ASIDE_M)
+    street = _Street(city, scene.now.ego_pose_world, view)
+    scale = width_px / (2 * ASIDE_M)
+    picture = np.empty((round((AHEAD_M + BEHIND_M) * scale), width_px, 3), dtype=np.uint8)
+    picture[:] = _rgb(STYLE["ground"])
+
+    def pixels(xy_ego: Array) -> NDArray[np.int32]:
+        return np.round(16 * scale * ([ASIDE_M, AHEAD_M] - np.asarray(xy_ego)[:, 1::-1])).astype(np.int32)
+
+    def fill(geometries: Iterable[Any], colour: str) -> None:
+        for polygon in _polygons(geometries):
+            rings = [pixels(shapely.get_coordinates(ring)) for ring in (polygon.exterior, *polygon.interiors)]
+            cv2.fillPoly(picture, rings, _rgb(colour), cv2.LINE_AA, shift=4)
+
+    def stroke(xy_ego: Array, colour: str, width_m: float) -> None:
+        thickness = max(1, round(width_m * scale))
+        cv2.polylines(picture, [pixels(xy_ego)], False, _rgb(colour), thickness, cv2.LINE_AA, shift=4)
+
+    reds = [int(connector) for connector, is_red in scene.now.traffic_lights if is_red]
+    route = [lane for block in scene.now.roadblock_ids if block.isdigit() for lane in city.lanes_of(int(block))]
+    fill(street.geometries(city.walkways.geometries), STYLE["walkway"])
+    for layer in (city.car_parks, city.generic_drivable_areas, city.roadblocks, city.intersections):
+        fill(street.geometries(layer.geometries), STYLE["road"])
+    fill(street.geometries(list(city.connector_polygons.values())), STYLE["road"])
+    fill(street.geometries([city.lane_polygon(lane) for lane in route if city.has_lane(lane)]), STYLE["route"])
+    for line in street.geometries(shapely.boundary(city.lanes.geometries)):
+        for part in shapely.get_parts(line):
+            stroke(shapely.get_coordinates(part), STYLE["line"], 0.18)
+    fill(_stripes(street.geometries(city.crosswalks.geometries)), STYLE["crosswalk"])
+    fill(street.geometries([city.connector_polygons[c] for c in reds if c in city.connector_polygons]), _RED_TINT)
+    boxes = scene.now.boxes
+    for index, corners in enumerate(box_corners(boxes.boxes[:, [0, 1, 6, 3, 4]])):
+        colour = OBJECT_COLOURS[OBJECT_TYPES[boxes.types[index]]]
+        cv2.fillPoly(picture, [pixels(corners)], _rgb(colour), cv2.LINE_AA, shift=4)
+        cv2.polylines(picture, [pixels(corners)], True, _rgb(STYLE["ink"]), 1, cv2.LINE_AA, shift=4)
+        if np.hypot(*boxes.velocity_mps[index, :2]) > 0.3:
+            middle = boxes.boxes[index, :2]
+            stroke(np.stack([middle, middle + boxes.velocity_mps[index, :2]]), STYLE["ink"], 0.2)
+    outline = box_corners(ego_boxes(np.zeros(3)))
+    cv2.fillPoly(picture, [pixels(outline)], _rgb(STYLE["ink"]), cv2.LINE_AA, shift=4)
+    for plan in plans:
+        path = np.concatenate([np.zeros((1, 2)), plan.poses[:, :2]])
+        stroke(path, plan.colour, 0.6)
+        for point in pixels(path[1:]):
+            cv2.circle(picture, point.tolist(), round(0.55 * scale * 16), _rgb(plan.colour), -1, cv2.LINE_AA, shift=4)
+    return picture
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 class _Street:
@@ -148,6 +209,10 @@ def _lines(name: str, geometries: Iterable[Any], *, width_m: float, dashes_m: tu
 
 
 def _crosswalks(geometries: Iterable[Any]) -> str:
+    return _paths("crosswalk", _stripes(geometries), 0.85)
+
+
+def _stripes(geometries: Iterable[Any]) -> list[Any]:
     """Zebra stripes: bands across the longer side of each crossing."""
     stripes = []
     for polygon in _polygons(geometries):
@@ -168,7 +233,7 @@ def _crosswalks(geometries: Iterable[Any]) -> str:
                 start + low * along + across,
             ]
             stripes.append(shapely.intersection(shapely.Polygon(band), polygon))
-    return _paths("crosswalk", stripes, 0.85)
+    return stripes
 
 
 def _objects(boxes: Boxes, view: Any) -> Iterable[str]:

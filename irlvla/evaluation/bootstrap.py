@@ -64,6 +64,30 @@ def mean_interval(
     return _interval(sums_KL.sum() / counts_KL.sum(), means_B, level, logs, runs)
 
 
+def ratio_interval(
+    numerators: Array, denominators: Array, *, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Sum of numerators over sum of denominators (events a kilometre), with an interval from redrawn units.
+
+    Args:
+        numerators: [L] one value a unit (a drive).
+        denominators: [L] positive in sum.
+        resamples: B, bootstrap samples.
+        level: Coverage of the interval.
+        seed: Seed of the redraws.
+    Raises:
+        ValueError: shapes disagree, or the denominators sum to nothing.
+    """
+    above_1L, below_1L = (np.atleast_2d(np.asarray(part, dtype=np.float64)) for part in (numerators, denominators))
+    if above_1L.shape != below_1L.shape or below_1L.sum() <= 0:
+        raise ValueError(f"no ratio of sums over shapes {above_1L.shape} and {below_1L.shape}")
+    draws_BL = _draws(np.random.default_rng(seed), resamples, below_1L.shape[1])
+    # A resample may hold nothing but units without denominator, which says nothing.
+    draws_BL = draws_BL[draws_BL @ below_1L[0] > 0]
+    ratios_B = _resampled_means(above_1L, below_1L, np.ones((len(draws_BL), 1)), draws_BL)
+    return _interval(above_1L.sum() / below_1L.sum(), ratios_B, level, below_1L.shape[1], 1)
+
+
 def difference_interval(
     values: Array,
     baseline: Array,

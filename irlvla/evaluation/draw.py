@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from irlvla.data.sensors import load_image
 from irlvla.errors import DataError
 from irlvla.evaluation.projection import Lens, lens, project_polygon, project_segments
-from irlvla.geometry import box_corners
+from irlvla.geometry import GROUND_Z_M, box_corners
 from irlvla.types import OBJECT_TYPES, Boxes, Camera, Scene
 
 Array = NDArray[np.float64]
@@ -51,11 +51,11 @@ def plan_colours(names: Sequence[str]) -> dict[str, str]:
 def ground_height_m(boxes: Boxes) -> float:
     """Height of the street in the ego frame, m: the middle height at which nearby vehicles stand.
 
-    Real logs put the ego origin somewhat above the road; without a vehicle in 30 m the ego origin is taken.
+    Real logs put the ego origin somewhat above the road; without a vehicle in 30 m nuPlan's height is taken.
     """
     near = (boxes.types == OBJECT_TYPES.index("vehicle")) & (np.hypot(*boxes.boxes[:, :2].T) < 30)
     bottoms_m = boxes.boxes[near, 2] - boxes.boxes[near, 5] / 2
-    return float(np.median(bottoms_m)) if len(bottoms_m) else 0.0
+    return float(np.median(bottoms_m)) if len(bottoms_m) else GROUND_Z_M
 
 
 def draw_camera(
@@ -64,6 +64,7 @@ def draw_camera(
     *,
     plans: Sequence[DrawnPlan] = (),
     boxes: Boxes | None = None,
+    street_z_m: float | None = None,
     width_px: int = 960,
 ) -> Image:
     """A camera image with annotated objects as wire frames and plans as ribbons on the street.
@@ -73,6 +74,7 @@ def draw_camera(
         image: [H, W, 3] RGB, uint8.
         plans: Drawn in this order, so the last lies on top.
         boxes: Annotated objects; a cross marks the front of each.
+        street_z_m: Height of the street in the ego frame; judged by the boxes if left out.
         width_px: Width of the result; the height keeps the image's proportions.
     Returns:
         [h, width_px, 3] RGB, uint8.
@@ -84,9 +86,10 @@ def draw_camera(
     view = lens(camera, (stored_width, stored_height), (width_px, height_px))
     if boxes is not None:
         _draw_boxes(picture, boxes, view)
-    ground_z_m = 0.0 if boxes is None else ground_height_m(boxes)
+    if street_z_m is None:
+        street_z_m = GROUND_Z_M if boxes is None else ground_height_m(boxes)
     for index, plan in enumerate(plans):
-        _draw_ribbon(picture, plan, view, ground_z_m, RIBBON_WIDTH_M * min(len(plans) - index, 3))
+        _draw_ribbon(picture, plan, view, street_z_m, RIBBON_WIDTH_M * min(len(plans) - index, 3))
     return picture
 
 

@@ -18,14 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irlvla import __version__
-from irlvla.checkout import checkout_commit
+from irlvla.checkout import checkout_commit, command_line, scorer_digest
 from irlvla.data.scenes import SceneSet
+from irlvla.data.splits import TwoStageGroup
 from irlvla.errors import ConfigError, DataError, SceneDataError
 from irlvla.evaluation.results import PolicyScores, Results, file_stem, write_results
+from irlvla.evaluation.two_stage import PlanScores, score_two_stage
 from irlvla.scoring.context import ScoringContext
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.score import score_simulated, simulate_plans, stack_sub_scores, with_extended_comfort
+from irlvla.scoring.two_stage import group_tokens, mapped_groups
 from irlvla.types import Array, Policy, Scene, SceneFailure, SubScores
 
 CHUNK_SCENES = 32
@@ -62,9 +65,11 @@ def evaluate(
     out: Path | None = None,
     on_progress: OnProgress | None = None,
 ) -> Results:
-    """Score policies on the scenes of a split, one stage, in log-replay traffic.
+    """Score policies on the scenes of a split.
 
-    A scene that one policy has no plan for is left out for all, so that differences stay paired.
+    One stage, in log-replay traffic; or, where the split maps follow-up scenes, two stages in traffic that reacts. A
+    scene that one policy has no plan for is left out for all, and with it its two-stage group, so that differences stay
+    paired.
 
     Args:
         policies: Each with its own name; several training runs of one policy share a name and differ in `seed`.
@@ -78,20 +83,24 @@ def evaluate(
     Raises:
         ConfigError: no policy, or two that cannot be told apart.
         DataError: no scene of the split can be scored.
-    Source: navsim 0a380a9 `run_pdm_score_one_stage`.
+    Source: navsim 0a380a9 `run_pdm_score_one_stage`, `run_pdm_score`.
     """
     _check_names(policies)
     failed = [*scenes.failures, *failures]
     known = {failure.token for failure in failed}
+    if scenes.split.mapping:
+        scenes = scenes.subset(t for group in mapped_groups(scenes) for t in group_tokens(group) if t in scenes)
     tokens = [token for token in scenes.tokens if token in contexts]
     failed += [SceneFailure(t, "has no scoring context") for t in scenes.tokens if t not in contexts and t not in known]
     plans: list[list[Array]] = [[] for _ in policies]
     kept: list[str] = []
+    logs: list[str] = []
     for first in range(0, len(tokens), CHUNK_SCENES):
         chunk = [scenes.by_token(token) for token in tokens[first : first + CHUNK_SCENES]]
         chunk, poses = _plan_chunk(policies, chunk, failed)
         if chunk:
             kept += [scene.token for scene in chunk]
+            logs += [scene.log_name for scene in chunk]
             for parts, of_policy in zip(plans, poses, strict=True):
                 parts.append(of_policy)
         if on_progress is not None:
@@ -101,23 +110,52 @@ def evaluate(
         raise DataError(f"no scene of split {scenes.split.name!r} in {scenes.root} can be evaluated{cause}")
 
     ordered = [contexts[token] for token in kept]
-    log_names = tuple(scenes.log_name(token) for token in kept)
-    place = {token: index for index, token in enumerate(kept)}
-    earlier = np.array([place.get(scenes.earlier_token(token) or "", -1) for token in kept], dtype=np.int64)
-    scored = []
-    for policy, parts in zip(policies, plans, strict=True):
-        poses_S = np.concatenate(parts)
-        filtered, raw = score_policy(ordered, poses_S, earlier)
-        seed = getattr(policy, "seed", None)
-        scored.append(PolicyScores(policy.name, seed, tuple(kept), log_names, poses_S, filtered, raw, epdms(filtered)))
+    poses_of = [np.concatenate(parts) for parts in plans]
+    groups: tuple[TwoStageGroup, ...] = ()
+    if scenes.split.mapping:
+        groups, rows, scores_of = score_two_stage(poses_of, scenes, ordered, failed, on_progress)
+        kept, logs = [kept[row] for row in rows], [logs[row] for row in rows]
+    else:
+        place = {token: index for index, token in enumerate(kept)}
+        earlier = np.array([place.get(scenes.earlier_token(token) or "", -1) for token in kept], dtype=np.int64)
+        scores_of = [PlanScores(poses_S, *score_policy(ordered, poses_S, earlier)) for poses_S in poses_of]
+    scored = [
+        PolicyScores(
+            policy.name,
+            getattr(policy, "seed", None),
+            tuple(kept),
+            tuple(logs),
+            scores.poses,
+            scores.filtered,
+            scores.raw,
+            epdms(scores.filtered),
+            weights=scores.weights,
+        )
+        for policy, scores in zip(policies, scores_of, strict=True)
+    ]
     if reward is not None:
         predicted = predict_rewards(reward, scenes, scored)
         scored = [replace(scores, predicted_reward=predicted[:, i]) for i, scores in enumerate(scored)]
-    facts = {"split": scenes.split.name, "scenes": len(kept), "logs": len(set(log_names)), "failures": len(failed)}
-    results = Results({**measurement_stamps(), **facts, **(stamps or {})}, tuple(scored), tuple(failed))
+    facts = {"split": scenes.split.name, "scenes": len(kept), "logs": len(set(logs)), "failures": len(failed)}
+    if groups:
+        facts |= {"stage": "two", "traffic": "reactive", "groups": len(groups)}
+    results = Results({**measurement_stamps(), **facts, **(stamps or {})}, tuple(scored), tuple(failed), groups)
     if out is not None:
         write_results(results, out)
     return results
+
+
+def first_scenes(scenes: SceneSet, count: int) -> SceneSet:
+    """The first scenes of a set: at most `count`, or in two stages as many whole groups, but at least one."""
+    if not scenes.split.mapping:
+        return scenes.subset(scenes.tokens[:count])
+    chosen: list[str] = []
+    for group in mapped_groups(scenes):
+        tokens = [token for token in group_tokens(group) if token in scenes]
+        if chosen and len(chosen) + len(tokens) > count:
+            break
+        chosen += tokens
+    return scenes.subset(chosen)
 
 
 def score_policy(
@@ -170,6 +208,8 @@ def measurement_stamps() -> dict[str, Any]:
         "human_filter": True,
         "irlvla": __version__,
         "commit": checkout_commit(),
+        "scorer_code": scorer_digest().hex(),
+        "command": command_line(),
         "versions": versions,
         "hardware": _hardware(),
     }

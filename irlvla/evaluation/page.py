@@ -95,7 +95,8 @@ details td { white-space: normal; word-break: break-word; text-align: left; }
 <h2>Results</h2>
 <div class="card scroll">
 <table>
-<thead><tr><th>policy</th><th>EPDMS</th>{% if compared %}<th>against {{ reference }}</th>{% endif %}
+<thead><tr><th>policy</th><th>EPDMS</th>{% if two_stage %}<th>stage one</th><th>stage two</th>{% endif %}
+{% if compared %}<th>against {{ reference }}</th>{% endif %}
 {% for name, short in short_names.items() %}<th><abbr title="{{ long_names[name] }}">{{ short }}</abbr></th>{% endfor %}
 {% if with_reward %}<th>predicted</th>{% endif %}{% if with_runs %}<th>runs</th>{% endif %}</tr></thead>
 <tbody>
@@ -103,8 +104,9 @@ details td { white-space: normal; word-break: break-word; text-align: left; }
 <tr><td>{{ named(row.policy, colours[row.policy]) }}</td>
 <td><b>{{ row.epdms.estimate|points }}</b>{% if row.epdms.low is not none %} \
 <small>[{{ row.epdms.low|points }}, {{ row.epdms.high|points }}]</small>{% endif %}</td>
+{% for stage in row.stages or () %}<td>{{ stage|interval }}</td>{% endfor %}
 {% if compared %}<td>{{ row.difference|interval(signed=True) if row.difference else "–" }}</td>{% endif %}
-{% for name in short_names %}<td>{{ row.sub_scores[name]|points }}</td>{% endfor %}
+{% for name in short_names %}<td>{{ row|sub_score(name) }}</td>{% endfor %}
 {% if with_reward %}<td>{{ row.predicted_reward|points }}</td>{% endif %}
 {% if with_runs %}<td>{{ row.runs }}</td>{% endif %}</tr>
 {% endfor %}
@@ -218,7 +220,10 @@ title="{{ long_names[name] }}">{{ short }}</abbr></th>{% endfor %}</tr></thead>
 <h2>How this was measured</h2>
 <p class="soft">EPDMS is NAVSIM v2's extended driving score: the product of the four gates (NC, DAC, DDC, TLC) times
 the weighted mean of EP, TTC, LK, HC and, where the plan made 0.5 s earlier is known, EC. What the human driver failed
-too is not held against a plan; underlined figures were lifted that way.</p>
+too is not held against a plan; underlined figures were lifted that way.{% if two_stage %} In two stages a plan's score
+is multiplied with the mean score in the scenes that follow, which count the more the nearer they start to where the
+plan ends; sub-scores are given for both stages. Traffic reacts to the plan. Figures of single scenes are those of their
+own stage.{% endif %}</p>
 <details><summary>All stamps</summary><div class="scroll"><table>
 {% for key, value in all_stamps %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>{% endfor %}
 </table></div></details>

@@ -3,6 +3,7 @@
 torch is imported by the learned ones alone, when they are made: evaluating plans needs none.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from irlvla.data.maps import CityMap
 from irlvla.data.plans import PlanTable, load_plans
 from irlvla.data.scenes import constant_velocity_plan, human_plan
 from irlvla.errors import DataError, RunError, SceneDataError
 from irlvla.geometry import world_to_ego
-from irlvla.scoring.context import ScoringContext
+from irlvla.scoring.context import ScoringContext, pdm_closed_plan
 from irlvla.types import Array, Scene
 
 if TYPE_CHECKING:
@@ -64,6 +66,24 @@ class PdmClosed:
                 raise SceneDataError(scene.token, "has no scoring context, which PDM-Closed's plan is part of")
             plans.append(world_to_ego(context.pdm_reference[1:], context.ego_state[:3]))
         return np.stack(plans)
+
+
+class PdmClosedPlanner:
+    """PDM-Closed planning from what there is now, for scenes whose future nobody knows yet; plans at 10 Hz.
+
+    Args:
+        city_map: The city of all its scenes.
+    """
+
+    name = "PDM-Closed"
+
+    def __init__(self, city_map: CityMap) -> None:
+        self._map = city_map
+
+    def plan(self, scenes: Sequence[Scene]) -> Array:
+        references = [pdm_closed_plan(scene, self._map)[1:] for scene in scenes]
+        poses = [scene.now.ego_pose_world for scene in scenes]
+        return np.stack([world_to_ego(world, pose) for world, pose in zip(references, poses, strict=True)])
 
 
 class PlansFile:
@@ -127,6 +147,8 @@ class LearnedPolicy:
         self.name = name or stage
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.vla: DrivingVLA = DrivingVLA.from_pretrained(weights).to(self.device).eval()
+        with (weights / "model.safetensors").open("rb") as file:
+            self.weights_digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
     def plan(self, scenes: Sequence[Scene]) -> Array:
         return self.plans(scenes, candidates=1)[:, 0]
@@ -136,7 +158,7 @@ class LearnedPolicy:
         import torch
 
         parts = []
-        with torch.no_grad():
+        with torch.inference_mode():
             for inputs in _inputs(self.vla, scenes, self.device):
                 tokens = self.vla.encode(inputs)
                 plans = self.vla.planner.plan(tokens)[:, None]

@@ -17,7 +17,7 @@ from irlvla.evaluation.chart import Series, interval_chart, line_chart
 from irlvla.evaluation.draw import DrawnPlan, draw_camera, jpeg_data_uri, plan_colours
 from irlvla.evaluation.page import PAGE
 from irlvla.evaluation.results import Results, load_results, stacked
-from irlvla.evaluation.table import SHORT_NAMES, Row, interval_text, make_rows, points
+from irlvla.evaluation.table import SHORT_NAMES, Row, interval_text, make_rows, points, sub_score_text
 from irlvla.files import write_text
 from irlvla.types import Array, Scene, SubScores
 
@@ -127,6 +127,7 @@ def write_report(
             cards=_cards(rows, subject, reference),
             rows=rows,
             compared=any(row.difference for row in rows),
+            two_stage=bool(results.groups),
             with_reward=any(row.predicted_reward is not None for row in rows),
             with_runs=any(row.runs > 1 for row in rows),
             short_names=SHORT_NAMES,
@@ -185,7 +186,7 @@ def _environment() -> Any:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"points": points, "interval": interval_text}
+    environment.filters |= {"points": points, "interval": interval_text, "sub_score": sub_score_text}
     return environment
 
 
@@ -213,7 +214,8 @@ def _cards(rows: Sequence[Row], subject: str, reference: str) -> list[dict[str, 
         )
     if "human" in by_name and subject != "human":
         cards.append({"value": points(by_name["human"].epdms.estimate), "label": "EPDMS of the human", "note": ""})
-    weakest = min((v, n) for n, v in ours.sub_scores.items() if v is not None)
+    parts = [*ours.sub_scores.items(), *(ours.sub_scores_stage_two or {}).items()]
+    weakest = min((v, n) for n, v in parts if v is not None)
     cards.append({"value": points(weakest[0]), "label": f"weakest part: {LONG_NAMES[weakest[1]]}", "note": ""})
     return cards
 

@@ -12,8 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from irlvla.data.splits import TwoStageGroup
 from irlvla.errors import DataError
 from irlvla.files import write_atomically, write_text
+from irlvla.scoring.two_stage import GroupRows, group_means, group_rows
 from irlvla.types import SceneFailure, SubScores
 
 Array = NDArray[np.float64]
@@ -41,6 +43,8 @@ class PolicyScores:
     """[S] in [0, 1], with extended comfort against the plan made 0.5 s earlier where that scene is in the split."""
     predicted_reward: Array | None = None
     """[S] what the reward world model expects of the plan; None for a policy without one."""
+    weights: Array | None = None
+    """[S] in two stages: of a follow-up scene among its siblings, 1 in the first stage. None in one stage."""
 
     @property
     def label(self) -> str:
@@ -56,6 +60,8 @@ class Results:
     scores: tuple[PolicyScores, ...]
     failures: tuple[SceneFailure, ...] = ()
     """Scenes left out for all policies alike, and why."""
+    groups: tuple[TwoStageGroup, ...] = ()
+    """Two-stage groups, all of whose scenes are there; none in one stage."""
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -69,6 +75,11 @@ class Results:
     @property
     def log_names(self) -> tuple[str, ...]:
         return self.scores[0].log_names
+
+    def group_rows(self) -> list[GroupRows]:
+        """Where the scenes of each group stand in every policy's arrays."""
+        row_of = {token: row for row, token in enumerate(self.tokens)}
+        return [group_rows(group, row_of) for group in self.groups]
 
     def runs_of(self, policy: str) -> tuple[PolicyScores, ...]:
         """All training runs of one policy, in order of their seeds."""
@@ -94,6 +105,19 @@ def stacked(runs: tuple[PolicyScores, ...], column: str) -> tuple[Array, NDArray
     return values, applies
 
 
+def by_group(results: Results, runs: tuple[PolicyScores, ...], column: str) -> tuple[Array, Array, Array]:
+    """One column of a policy's runs in two stages, [K, G] each: stage one, stage two, and the product of both."""
+    rows = results.group_rows()
+    values, _ = stacked(runs, column)
+    parts = [
+        group_means(of_run[:, None], run.weights, rows)
+        for of_run, run in zip(values, runs, strict=True)
+        if run.weights is not None
+    ]
+    one, two, combined = (np.stack([part[stage][:, 0] for part in parts]) for stage in range(3))
+    return one, two, combined
+
+
 def write_results(results: Results, out: Path) -> None:
     """Write one Parquet file a policy run and `results.json` with stamps and failures; each file whole or not at all.
 
@@ -109,6 +133,7 @@ def write_results(results: Results, out: Path) -> None:
         "stamps": dict(results.stamps),
         "policies": files,
         "failures": [asdict(failure) for failure in results.failures],
+        "groups": results.groups,
     }
     write_text(out / "results.json", json.dumps(document, indent=2) + "\n")
 
@@ -129,9 +154,12 @@ def load_results(folder: Path) -> Results:
             for entry in document["policies"]
         )
         failures = tuple(SceneFailure(**failure) for failure in document["failures"])
-    except (KeyError, TypeError, json.JSONDecodeError, pa.ArrowInvalid, FileNotFoundError) as error:
+        groups = tuple(
+            (now, earlier, tuple((a, b) for a, b in pairs)) for now, earlier, pairs in document.get("groups", ())
+        )
+    except (KeyError, TypeError, ValueError, pa.ArrowInvalid, FileNotFoundError) as error:
         raise DataError(f"{folder}: damaged evaluation ({error}); run `irlvla evaluate` again") from error
-    return Results(document["stamps"], scores, failures)
+    return Results(document["stamps"], scores, failures, groups)
 
 
 def file_stem(policy: str, seed: int | None) -> str:
@@ -148,6 +176,8 @@ def _to_table(scores: PolicyScores) -> pa.Table:
             missing = ~part.has_earlier_frame if name == "two_frame_extended_comfort" else None
             columns[name + suffix] = pa.array(getattr(part, name), mask=missing)
     columns["score"] = scores.epdms
+    if scores.weights is not None:
+        columns["weight"] = scores.weights
     if scores.predicted_reward is not None:
         columns["predicted_reward"] = scores.predicted_reward
     plans = pa.array(scores.poses.reshape(-1), type=pa.float64())
@@ -175,4 +205,5 @@ def _from_table(policy: str, seed: int | None, table: pa.Table) -> PolicyScores:
         parts[1],
         column("score"),
         column("predicted_reward") if "predicted_reward" in table.column_names else None,
+        column("weight") if "weight" in table.column_names else None,
     )

@@ -69,11 +69,11 @@ class ModelConfig:
     bev_channels: int = 48
     """Channels of the BEV map that planner and reward world model sample at waypoints."""
     bev_heights_m: tuple[float, ...] = (0.0, 1.5)
-    """Heights above ground at which each BEV cell is looked up in the cameras."""
+    """Heights above the street at which each BEV cell is looked up in the cameras."""
     lidar_cells_per_bev_cell: int = 4
     """LiDAR histogram cells along a side of one BEV cell."""
     lidar_bands_m: tuple[float, ...] = (-0.3, 0.35, 1.2, 3.5)
-    """Edges of the height bands of the LiDAR histogram, above ground."""
+    """Edges of the height bands of the LiDAR histogram, above the street."""
 
     n_object_queries: int = 24
     """Detection queries, hence object tokens."""

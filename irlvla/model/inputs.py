@@ -20,7 +20,7 @@ from irlvla.data.maps import CityMap
 from irlvla.data.scenes import human_plan
 from irlvla.data.sensors import load_image, load_point_cloud
 from irlvla.errors import SceneDataError
-from irlvla.geometry import box_corners, ego_to_world, world_to_ego
+from irlvla.geometry import GROUND_Z_M, box_corners, ego_to_world, world_to_ego
 from irlvla.model.config import ModelConfig
 from irlvla.model.records import Record
 from irlvla.types import OBJECT_TYPES, PLAN_STEP_S, Array, Boxes, Camera, Frame, Observation, Scene
@@ -261,7 +261,7 @@ def _count_points(points: NDArray[np.float32], config: ModelConfig) -> NDArray[n
     bands = len(config.lidar_bands_m) - 1
     row = np.floor((points[:, 0] - config.bev_x_m[0]) * (cells / (config.bev_x_m[1] - config.bev_x_m[0])))
     column = np.floor((points[:, 1] - config.bev_y_m[0]) * (cells / (config.bev_y_m[1] - config.bev_y_m[0])))
-    band = np.searchsorted(config.lidar_bands_m, points[:, 2], side="right") - 1
+    band = np.searchsorted(config.lidar_bands_m, points[:, 2] - GROUND_Z_M, side="right") - 1
     kept = (row >= 0) & (row < cells) & (column >= 0) & (column < cells) & (band >= 0) & (band < bands)
     flat = (band[kept] * cells + row[kept].astype(np.int64)) * cells + column[kept].astype(np.int64)
     counts = np.bincount(flat, minlength=bands * cells * cells)

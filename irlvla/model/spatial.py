@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional
 
+from irlvla.geometry import GROUND_Z_M
 from irlvla.model.config import ModelConfig
 from irlvla.model.inputs import BEV_LAYERS, MAP_TYPES, SceneInputs, SceneTargets
 from irlvla.types import OBJECT_TYPES
@@ -343,7 +344,7 @@ def _box_code(boxes: Tensor) -> Tensor:
 def _cell_points(config: ModelConfig, heights_m: tuple[float, ...] | None = None) -> Tensor:
     (x_min, x_max), (y_min, y_max) = config.bev_x_m, config.bev_y_m
     share = (torch.arange(config.bev_cells) + 0.5) / config.bev_cells
-    z = torch.tensor(config.bev_heights_m if heights_m is None else heights_m)
+    z = torch.tensor(config.bev_heights_m if heights_m is None else heights_m) + GROUND_Z_M
     z, x, y = torch.meshgrid(z, x_min + share * (x_max - x_min), y_min + share * (y_max - y_min), indexing="ij")
     return torch.stack([x, y, z], dim=-1).flatten(0, 2)
 

@@ -52,6 +52,36 @@ def object_radii(traffic: Traffic) -> Array:
 
 
 @kernel
+def object_bounds(traffic: Traffic, radii: Array) -> Array:
+    """Rectangle [N, 4] (x min, y min, x max, y max) that each object stays within."""
+    bounds = np.empty((len(radii), 4))
+    for track in range(len(radii)):
+        bounds[track, :2], bounds[track, 2:] = np.inf, -np.inf
+        for step in range(traffic.present.shape[1]):
+            if traffic.present[track, step]:
+                x, y = traffic.centroid[track, step, 0], traffic.centroid[track, step, 1]
+                bounds[track, 0] = min(bounds[track, 0], x - radii[track])
+                bounds[track, 1] = min(bounds[track, 1], y - radii[track])
+                bounds[track, 2] = max(bounds[track, 2], x + radii[track])
+                bounds[track, 3] = max(bounds[track, 3], y + radii[track])
+    return bounds
+
+
+@kernel
+def ego_bounds(ego: Footprints, plan: int, look_ahead_s: float) -> tuple[float, float, float, float]:
+    """Rectangle that the body stays within on one rollout, also where it went straight on for some time at any step."""
+    x_min, y_min, x_max, y_max = np.inf, np.inf, -np.inf, -np.inf
+    for step in range(ego.speed_mps.shape[1]):
+        x, y = ego.center[plan, step, 0], ego.center[plan, step, 1]
+        ahead_m, heading = ego.speed_mps[plan, step] * look_ahead_s, ego.rear_axle[plan, step, 2]
+        dx, dy = ahead_m * math.cos(heading), ahead_m * math.sin(heading)
+        x_min, x_max = min(x_min, x + min(dx, 0.0)), max(x_max, x + max(dx, 0.0))
+        y_min, y_max = min(y_min, y + min(dy, 0.0)), max(y_max, y + max(dy, 0.0))
+    # The enlarged radii of the objects take up the rounding.
+    return x_min - EGO_RADIUS_M, y_min - EGO_RADIUS_M, x_max + EGO_RADIUS_M, y_max + EGO_RADIUS_M
+
+
+@kernel
 def collision_with(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, track: int, radius_m: float) -> float:
     """What hitting one object leaves of a plan: 1 where it is not hit or not at fault, 0.5 or 0 otherwise."""
     reach = radius_m + EGO_RADIUS_M
@@ -84,8 +114,13 @@ def collision_with(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int
 @kernel
 def _collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, scores: Array) -> None:
     radii = object_radii(traffic)
+    bounds = object_bounds(traffic, radii)
     for plan in range(len(scores)):
+        x_min, y_min, x_max, y_max = ego_bounds(ego, plan, 0.0)
         for track in range(len(radii)):
+            around = bounds[track]
+            if x_max < around[0] or y_max < around[1] or x_min > around[2] or y_min > around[3]:
+                continue
             scores[plan] = min(scores[plan], collision_with(traffic, ego, areas, plan, track, radii[track]))
 
 

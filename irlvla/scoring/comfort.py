@@ -1,6 +1,6 @@
-"""History comfort and extended comfort: is the ride smooth, by itself and against the plan made 0.5 s earlier?
+"""Comfort, history comfort and extended comfort: is the ride smooth, by itself and against the plan made 0.5 s earlier?
 
-Both smooth the simulated states with Savitzky-Golay filters, which are fixed linear maps; they are laid out once per
+All smooth the simulated states with Savitzky-Golay filters, which are fixed linear maps; they are laid out once per
 number of states and applied by a kernel.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from irlvla.geometry import REAR_AXLE_TO_CENTER_M
 from irlvla.simulation.bicycle import AX, AY, HEADING, YAW_ACCELERATION, YAW_RATE
 from irlvla.simulation.kernels import kernel
-from irlvla.types import ROLLOUT_STEP_S, Array
+from irlvla.types import ROLLOUT_STATES, ROLLOUT_STEP_S, Array
 
 _MIN_LON_MPS2, _MAX_LON_MPS2 = -4.05, 2.40
 _MAX_LAT_MPS2 = 4.89
@@ -39,13 +39,16 @@ class SmoothingFilter(NamedTuple):
 
 
 class ComfortFilters(NamedTuple):
-    """The filters that both comfort sub-scores take, for one number of states."""
+    """The filters that the comfort sub-scores take, for one number of states."""
 
+    bounded_acceleration: SmoothingFilter
+    """For what is held against the bounds of acceleration, ..."""
     acceleration: SmoothingFilter
+    """... and for what jerk is the derivative of."""
     jerk: SmoothingFilter
     yaw_rate: SmoothingFilter
     yaw_acceleration_cubic: SmoothingFilter
-    """History comfort fits cubics to the heading, ..."""
+    """Comfort and history comfort fit cubics to the heading, ..."""
     yaw_acceleration_parabolic: SmoothingFilter
     """... extended comfort parabolas."""
 
@@ -80,13 +83,27 @@ def smoothing_filter(samples: int, window: int, order: int, derivative: int) -> 
 
 @lru_cache(maxsize=64)
 def comfort_filters(samples: int) -> ComfortFilters:
-    """The comfort filters for T states."""
+    """The filters of NAVSIM v2's comfort sub-scores for T states."""
+    acceleration = smoothing_filter(samples, 8, 2, 0)
     return ComfortFilters(
-        acceleration=smoothing_filter(samples, 8, 2, 0),
+        bounded_acceleration=acceleration,
+        acceleration=acceleration,
         jerk=smoothing_filter(samples, 15, 2, 1),
         yaw_rate=smoothing_filter(samples, 5, 2, 1),
         yaw_acceleration_cubic=smoothing_filter(samples, 5, 3, 2),
         yaw_acceleration_parabolic=smoothing_filter(samples, 5, 2, 2),
+    )
+
+
+@lru_cache(maxsize=1)
+def _whole_rollout_filters() -> ComfortFilters:
+    """NAVSIM v1's filters: one parabola for the acceleration of the whole rollout, and one for its jerk.
+
+    The official code asks for such windows for yaw rate and yaw acceleration as well, but does not pass them on.
+    """
+    whole = ROLLOUT_STATES
+    return comfort_filters(whole)._replace(
+        bounded_acceleration=smoothing_filter(whole, whole, 2, 0), jerk=smoothing_filter(whole, whole, 2, 1)
     )
 
 
@@ -121,18 +138,15 @@ def _unwrapped_headings(states: Array) -> Array:
 
 
 @kernel
-def _is_comfortable(states: Array, filters: ComfortFilters) -> bool:
-    center_x = (
-        states[:, AX]
-        + REAR_AXLE_TO_CENTER_M * states[:, YAW_RATE] ** 2
-        + REAR_AXLE_TO_CENTER_M * states[:, YAW_ACCELERATION]
-    )
-    lon = _smooth(center_x, filters.acceleration)
-    if not _within(lon, _MIN_LON_MPS2, _MAX_LON_MPS2):
+def _is_comfortable(states: Array, ahead_m: float, filters: ComfortFilters) -> bool:
+    """Whether a drive stays within bounds, its longitudinal acceleration taken `ahead_m` before the rear axle."""
+    lon = states[:, AX] + ahead_m * states[:, YAW_RATE] ** 2 + ahead_m * states[:, YAW_ACCELERATION]
+    if not _within(_smooth(lon, filters.bounded_acceleration), _MIN_LON_MPS2, _MAX_LON_MPS2):
         return False
-    if not _within(_smooth(lon, filters.jerk), -_MAX_LON_JERK_MPS3, _MAX_LON_JERK_MPS3):
+    lon_jerk = _smooth(_smooth(lon, filters.acceleration), filters.jerk)
+    if not _within(lon_jerk, -_MAX_LON_JERK_MPS3, _MAX_LON_JERK_MPS3):
         return False
-    if not _within(_smooth(states[:, AY], filters.acceleration), -_MAX_LAT_MPS2, _MAX_LAT_MPS2):
+    if not _within(_smooth(states[:, AY], filters.bounded_acceleration), -_MAX_LAT_MPS2, _MAX_LAT_MPS2):
         return False
     magnitude = _smooth(np.hypot(states[:, AX], states[:, AY]), filters.acceleration)
     if not _within(_smooth(magnitude, filters.jerk), -_MAX_JERK_MPS3, _MAX_JERK_MPS3):
@@ -145,12 +159,26 @@ def _is_comfortable(states: Array, filters: ComfortFilters) -> bool:
 
 
 @kernel
-def _history_comfort(history: Array, rollouts: Array, filters: ComfortFilters, scores: Array) -> None:
+def _comfort(history: Array, rollouts: Array, ahead_m: float, filters: ComfortFilters, scores: Array) -> None:
     states = np.empty((len(history) + rollouts.shape[1], rollouts.shape[2]))
     states[: len(history)] = history
     for plan in range(len(rollouts)):
         states[len(history) :] = rollouts[plan]
-        scores[plan] = 1.0 if _is_comfortable(states, filters) else 0.0
+        scores[plan] = 1.0 if _is_comfortable(states, ahead_m, filters) else 0.0
+
+
+def comfort(rollouts: Array) -> Array:
+    """NAVSIM v1's comfort [C]: 1 where the rollout by itself stays within the bounds, else 0.
+
+    Accelerations and their jerks are the rear axle's and fitted over the whole rollout, so a short jolt hardly shows.
+
+    Args:
+        rollouts: [C, 41, 11].
+    Source: navsim v1.1 `ego_is_comfortable` on `PDMScorer._calculate_is_comfortable`.
+    """
+    scores = np.empty(len(rollouts))
+    _comfort(np.empty((0, rollouts.shape[2])), np.ascontiguousarray(rollouts), 0.0, _whole_rollout_filters(), scores)
+    return scores
 
 
 def history_comfort(history: Array, rollouts: Array) -> Array:
@@ -163,7 +191,7 @@ def history_comfort(history: Array, rollouts: Array) -> Array:
     """
     scores = np.empty(len(rollouts))
     filters = comfort_filters(len(history) + rollouts.shape[1])
-    _history_comfort(history, np.ascontiguousarray(rollouts), filters, scores)
+    _comfort(history, np.ascontiguousarray(rollouts), REAR_AXLE_TO_CENTER_M, filters, scores)
     return scores
 
 

@@ -1,25 +1,24 @@
 """Everything about a scene that scoring needs, worked out once from log and map."""
 
 import hashlib
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import shapely
 
-from irlvla import geometry
+from irlvla.checkout import scorer_digest
 from irlvla.data.maps import CityMap, load_map
 from irlvla.data.scenes import SceneSet
 from irlvla.errors import SceneDataError
 from irlvla.geometry import world_to_ego
-from irlvla.scoring.epdms import epdms
-from irlvla.scoring.progress import ego_progress
+from irlvla.scoring.editions import NAVSIM_V2, Edition
 from irlvla.scoring.record_store import RecordStore
 from irlvla.scoring.rollout_scores import score_rollouts
+from irlvla.scoring.workers import Workers, run_tasks
 from irlvla.simulation.bicycle import AX, AY, HEADING, VX, VY, X, Y
 from irlvla.simulation.drivable import Road, nearby_polygons
 from irlvla.simulation.observation import Tracks, interpolate_tracks, red_lights, replayed
@@ -45,6 +44,8 @@ class ScoringContext:
     """One scene as the scorer sees it: plain arrays, in the world frame unless said otherwise."""
 
     token: str
+    edition: str
+    """Name of the edition of the benchmark that this is the context for; see `irlvla.scoring.editions`."""
     map_location: str
     now_us: int
     """Time of the current frame."""
@@ -54,7 +55,7 @@ class ScoringContext:
     """[H, 11] the 1.5 s before now at 0.1 s (H is 14 or 15), for history comfort."""
     road: Road
     tracks: Tracks
-    """Every object over the next four seconds as logged, those included that log replay removes."""
+    """Every object over the edition's traffic steps as logged, those included that log replay removes."""
     traffic: Traffic
     """Log-replay traffic, laid out for the kernels."""
     lights: RedLights
@@ -74,7 +75,8 @@ class ScoringContext:
     human_rollout: Array
     """[41, 11] states when that is tracked; [0, 11] in a synthetic scene."""
     human_scores: SubScores
-    """Scalars: the human alone in log-replay traffic; all 1 in a synthetic scene, so that nothing is filtered."""
+    """Scalars: the human alone in log-replay traffic; all 1 in a synthetic scene and where the edition has no human
+    filter, so that nothing is filtered."""
 
     @property
     def is_synthetic(self) -> bool:
@@ -120,54 +122,42 @@ def _route(scene: Scene, city_map: CityMap) -> list[int]:
     return route
 
 
-def build_context(scene: Scene, city_map: CityMap) -> ScoringContext:
+def build_context(scene: Scene, city_map: CityMap, edition: Edition = NAVSIM_V2) -> ScoringContext:
     """Work out what scoring needs of a scene, PDM-Closed's and the human's drives included.
 
     Args:
-        scene: History, now, and at least eight future frames.
+        scene: History, now, and at least as many future frames as the edition's traffic takes.
         city_map: The city the scene lies in.
+        edition: Whose scoring the context is for.
     Raises:
-        SceneDataError: The scene has no route, too short a future, or a route the map does not know.
+        SceneDataError: The scene has no route, too short a future, or a route the map does not know, or the edition has
+            no such scenes.
     Source: navsim `MetricCacheProcessor.compute_metric_cache`; PDM-Closed's memory across scenes is left out.
     """
-    if len(scene.future) < PLAN_POSES or len(scene.history) < HISTORY_FRAMES:
+    if scene.is_synthetic and not edition.is_extended:
+        raise SceneDataError(scene.token, f"{edition.name} knows no synthetic follow-up scenes")
+    if len(scene.future) < edition.future_frames or len(scene.history) < HISTORY_FRAMES:
         raise SceneDataError(
             scene.token,
             f"has {len(scene.history)} history and {len(scene.future)} future frames, scoring needs "
-            f"{HISTORY_FRAMES} and {PLAN_POSES}",
+            f"{HISTORY_FRAMES} and {edition.future_frames}",
         )
-    logged_route = _route(scene, city_map)
     now = scene.now
     ego_state = _ego_state(now)
     ego_pose = ego_state[:3]
-    following = (now, *scene.future[:PLAN_POSES])
-
-    route = correct_route(city_map, ego_pose, logged_route)
-    lanes = lanes_of_route(city_map, route)
-    if not lanes:
-        raise SceneDataError(scene.token, "no block of the route has a lane; log and map do not match")
-    geometries, kinds, ids = nearby_polygons(city_map, ego_pose)
-    start = start_lane(city_map, ego_pose, lanes, shapely.STRtree(geometries), ids)
-    is_lane = np.array([city_map.has_lane(int(lane)) for lane in ids], dtype=np.bool_)
-    road = Road(
-        polygon_set(geometries), kinds, np.isin(ids, lanes) & is_lane, centerline(city_map, start, lanes, route)
-    )
+    following = (now, *scene.future[: edition.future_frames])
+    logged_route = _route(scene, city_map)
+    ahead = _road_ahead(scene, city_map)
+    road = ahead.road
 
     lights = red_lights(following, set(lanes_of_route(city_map, logged_route)), city_map)
-    tracks = interpolate_tracks(following)
-    replay = replayed(tracks, ego_pose)
+    tracks = interpolate_tracks(following, edition.traffic_steps)
+    replay = replayed(tracks, ego_pose) if edition.clears_start else tracks
     traffic = traffic_from_boxes(replay.boxes, replay.present, replay.types, replay.first_speed_mps)
 
-    proposal, pdm_poses = _pdm_closed(
-        road,
-        ego_state,
-        interpolate_tracks([now]),
-        red_lights([now], set(lanes), city_map),
-        city_map.speed_limit_mps(start),
-    )
-    pdm_reference = reference_of_proposal(pdm_poses, now.time_us)
+    proposal, pdm_reference = _pdm_closed(edition, now, ahead, city_map)
     pdm_rollout = simulate(pdm_reference, ego_state)
-    pdm = score_rollouts(road, traffic, lights, pdm_rollout[None], None)
+    pdm = edition.judge(road, traffic, lights, pdm_rollout[None])
 
     human_plan, human_rollout = np.zeros((0, 3)), np.zeros((0, 11))
     human_scores = _NOTHING_FAILED
@@ -175,10 +165,12 @@ def build_context(scene: Scene, city_map: CityMap) -> ScoringContext:
         poses_world = np.stack([frame.ego_pose_world for frame in scene.future[:PLAN_POSES]])
         human_plan = world_to_ego(poses_world, now.ego_pose_world)
         human_rollout = simulate(reference_poses(human_plan[None], ego_pose, now.time_us), ego_state)[0]
+    if not scene.is_synthetic and edition.is_extended:
         human = score_rollouts(road, traffic, lights, human_rollout[None], None).with_progress(np.ones(1))
         human_scores = SubScores(*(np.squeeze(value) for value in vars(human).values()))
     return ScoringContext(
         token=scene.token,
+        edition=edition.name,
         map_location=scene.map_location,
         now_us=now.time_us,
         ego_state=ego_state,
@@ -198,17 +190,50 @@ def build_context(scene: Scene, city_map: CityMap) -> ScoringContext:
     )
 
 
-def _pdm_closed(
-    road: Road, ego_state: Array, current: Tracks, lights: RedLights, speed_limit_mps: float | None
-) -> tuple[int, Array]:
-    """PDM-Closed's choice among its proposals, and that proposal's poses [41, 3]."""
-    expected = forecast(current, ego_state[:3], lights)
-    poses = proposals(road.centerline, ego_state, speed_limit_mps, expected)
-    scores = score_rollouts(road, expected.traffic, expected.lights, simulate(poses, ego_state), None)
-    best_m = (scores.progress_m * scores.gate).max()
-    share = ego_progress(scores.progress_m, scores.gate, best_m, 1.0)
-    choice = int(np.argmax(epdms(scores.with_progress(share))))
-    return choice, poses[choice]
+class _RoadAhead(NamedTuple):
+    """The road along the corrected route, as far as it is known from the present frame."""
+
+    road: Road
+    lanes: list[int]
+    """Lanes and connectors of the route."""
+    start: int
+    """Lane of the ego vehicle."""
+
+
+def _road_ahead(scene: Scene, city_map: CityMap) -> _RoadAhead:
+    ego_pose = _ego_state(scene.now)[:3]
+    route = correct_route(city_map, ego_pose, _route(scene, city_map))
+    lanes = lanes_of_route(city_map, route)
+    if not lanes:
+        raise SceneDataError(scene.token, "no block of the route has a lane; log and map do not match")
+    geometries, kinds, ids = nearby_polygons(city_map, ego_pose)
+    start = start_lane(city_map, ego_pose, lanes, shapely.STRtree(geometries), ids)
+    is_lane = np.array([city_map.has_lane(int(lane)) for lane in ids], dtype=np.bool_)
+    road = Road(
+        polygon_set(geometries), kinds, np.isin(ids, lanes) & is_lane, centerline(city_map, start, lanes, route)
+    )
+    return _RoadAhead(road, lanes, start)
+
+
+def pdm_closed_plan(scene: Scene, city_map: CityMap) -> Array:
+    """What PDM-Closed would drive, [41, 3] reference poses (world) every 0.1 s; needs no future.
+
+    Raises:
+        SceneDataError: The scene has no route, or one the map does not know.
+    """
+    return _pdm_closed(NAVSIM_V2, scene.now, _road_ahead(scene, city_map), city_map)[1]
+
+
+def _pdm_closed(edition: Edition, now: Frame, ahead: _RoadAhead, city_map: CityMap) -> tuple[int, Array]:
+    """PDM-Closed's choice among its proposals, and the reference poses [41, 3] that it makes of it."""
+    ego_state = _ego_state(now)
+    lights = red_lights([now], set(ahead.lanes), city_map)
+    expected = forecast(interpolate_tracks([now]), ego_state[:3], lights, edition.traffic_steps)
+    poses = proposals(ahead.road.centerline, ego_state, city_map.speed_limit_mps(ahead.start), expected)
+    judged = edition.judge(ahead.road, expected.traffic, expected.lights, simulate(poses, ego_state))
+    best_m = float((judged.progress_m * judged.gate).max())
+    choice = int(np.argmax(judged.score(best_m, 1.0)))
+    return choice, reference_of_proposal(poses[choice], now.time_us)
 
 
 def _digest(*parts: bytes) -> bytes:
@@ -219,23 +244,15 @@ def _digest(*parts: bytes) -> bytes:
     return hasher.digest()
 
 
-@lru_cache(maxsize=1)
-def code_digest() -> bytes:
-    """Digest of every source file that has a say in a context or a score."""
-    package = Path(geometry.__file__).parent
-    sources = [package / "geometry.py", package / "types.py", package / "data" / "maps.py"]
-    sources += sorted((package / "simulation").glob("*.py")) + sorted((package / "scoring").glob("*.py"))
-    return _digest(*(source.read_bytes() for source in sources))
-
-
 @lru_cache(maxsize=16)
 def _file_digest(path: Path, _modified_ns: int) -> bytes:
     return _digest(path.read_bytes())
 
 
-def _cache_key(scene: Scene, city_map: CityMap) -> bytes:
+def _cache_key(scene: Scene, city_map: CityMap, edition: Edition) -> bytes:
     """Digest of all that a context is made of: a cached one can be missing, but never stale."""
-    parts = [code_digest(), _file_digest(city_map.path, city_map.path.stat().st_mtime_ns), scene.token.encode()]
+    parts = [scorer_digest(), _file_digest(city_map.path, city_map.path.stat().st_mtime_ns)]
+    parts.append(repr((edition.name, scene.token, scene.map_location, np.__version__, shapely.__version__)).encode())
     for frame in scene.frames:
         named = (frame.time_us, frame.roadblock_ids, frame.traffic_lights, frame.boxes.track_tokens)
         ego = (frame.ego_pose_world, frame.ego_velocity_mps, frame.ego_acceleration_mps2)
@@ -247,36 +264,33 @@ def _cache_key(scene: Scene, city_map: CityMap) -> bytes:
 Built = tuple[list[ScoringContext], list[SceneFailure]]
 
 
-def _build_some(scenes: SceneSet, cache: Path | None) -> Built:
+def _build_some(scenes: SceneSet, edition: Edition, cache: Path | None) -> Built:
     """Contexts of a few scenes in this process."""
     contexts, failures = [], []
     store = None if cache is None else RecordStore(cache)
-    try:
-        for position, token in enumerate(scenes.tokens):
-            try:
-                scene = scenes[position]
-                city_map = load_map(scenes.root, scene.map_location)
-                if store is None:
-                    contexts.append(build_context(scene, city_map))
-                    continue
-                key = _cache_key(scene, city_map)
-                context = store.load(key, ScoringContext)
-                if context is None:
-                    context = build_context(scene, city_map)
-                    store.write(key, context)
-                contexts.append(context)
-            except SceneDataError as error:
-                failures.append(SceneFailure(token, error.reason, "context"))
-    finally:
-        if store is not None:
-            store.close()
+    for position, token in enumerate(scenes.tokens):
+        try:
+            scene = scenes[position]
+            city_map = load_map(scenes.root, scene.map_location)
+            if store is None:
+                contexts.append(build_context(scene, city_map, edition))
+                continue
+            key = _cache_key(scene, city_map, edition)
+            context = store.load(key, ScoringContext)
+            if context is None:
+                context = build_context(scene, city_map, edition)
+                store.write(key, context)
+            contexts.append(context)
+        except SceneDataError as error:
+            failures.append(SceneFailure(token, error.reason, "context"))
     return contexts, failures
 
 
 def build_contexts(
     scenes: SceneSet,
     *,
-    workers: int = 1,
+    edition: Edition = NAVSIM_V2,
+    workers: Workers = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, ScoringContext], list[SceneFailure]]:
@@ -284,22 +298,24 @@ def build_contexts(
 
     Args:
         scenes: The scenes.
-        workers: Processes; 1 builds in this one.
-        cache: Folder where contexts are kept between runs (an LMDB); an interrupted build goes on where it stopped.
-            None keeps nothing.
+        edition: Whose scoring the contexts are for.
+        workers: Who builds; 1 builds in this process. See `irlvla.scoring.workers`.
+        cache: Folder where contexts are kept between runs; an interrupted build goes on where it stopped. None keeps
+            nothing.
         on_progress: Called with (scenes done, scenes in all) now and then.
     Returns:
         Contexts by token, in the order of the set; and the scenes that have none, with the reason.
     Raises:
+        ConfigError: `workers` is none of the known ones, or its cluster cannot be used.
         DataError: A map or the cache cannot be used.
-        ValueError: `workers` is below 1.
+        RunError: Some scenes keep killing the worker that handles them.
     """
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    tasks = [scenes[start : start + _SCENES_PER_TASK] for start in range(0, len(scenes), _SCENES_PER_TASK)]
+    light, cache = scenes.detached(), None if cache is None else cache.absolute()
+    tasks = [light[start : start + _SCENES_PER_TASK] for start in range(0, len(scenes), _SCENES_PER_TASK)]
     built: list[Built] = [([], [])] * len(tasks)
     done = 0
-    for index, result in _built(tasks, min(workers, len(tasks)), cache):
+    build = partial(_build_some, edition=edition, cache=cache)
+    for index, result in run_tasks(build, tasks, workers, describe_scenes):
         built[index] = result
         done += len(tasks[index])
         if on_progress is not None:
@@ -308,13 +324,7 @@ def build_contexts(
     return contexts, [failure for _, failures in built for failure in failures]
 
 
-def _built(tasks: Sequence[SceneSet], workers: int, cache: Path | None) -> Iterator[tuple[int, Built]]:
-    if workers <= 1:
-        for index, task in enumerate(tasks):
-            yield index, _build_some(task, cache)
-        return
-    # Spawned, not forked: the parent may hold threads or an open store.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        pending = {pool.submit(_build_some, task, cache): index for index, task in enumerate(tasks)}
-        for future in as_completed(pending):
-            yield pending[future], future.result()
+def describe_scenes(scenes: SceneSet) -> str:
+    """A few scenes by name, for messages."""
+    tokens = scenes.tokens
+    return f"scenes {', '.join(tokens[:3])}" + (f" … {tokens[-1]} ({len(tokens)})" if len(tokens) > 3 else "")

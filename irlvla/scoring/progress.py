@@ -4,18 +4,24 @@ import numpy as np
 
 from irlvla.scoring.footprint import Footprints
 from irlvla.simulation.kernels import kernel
-from irlvla.simulation.paths import project
+from irlvla.simulation.paths import path_pieces, project_near
 from irlvla.types import Array
 
-_NEGLIGIBLE_M = 5.0
+NEGLIGIBLE_M = 5.0
 
 
 @kernel
 def _progress(centerline: Array, ego: Footprints, progress_m: Array) -> None:
     last = ego.speed_mps.shape[1] - 1
+    pieces = path_pieces(centerline)
+    start_x, start_y, start_m = np.nan, np.nan, 0.0
     for plan in range(len(progress_m)):
-        start_m, _ = project(centerline, ego.center[plan, 0, 0], ego.center[plan, 0, 1])
-        end_m, _ = project(centerline, ego.center[plan, last, 0], ego.center[plan, last, 1])
+        x, y = ego.center[plan, 0, 0], ego.center[plan, 0, 1]
+        if x != start_x or y != start_y:
+            # All plans of a scene start at one place.
+            start_x, start_y = x, y
+            start_m, _ = project_near(centerline, pieces, x, y)
+        end_m, _ = project_near(centerline, pieces, ego.center[plan, last, 0], ego.center[plan, last, 1])
         progress_m[plan] = max(end_m - start_m, 0.0)
 
 
@@ -26,7 +32,7 @@ def progress_along_route(centerline: Array, ego: Footprints) -> Array:
     return progress_m
 
 
-def ego_progress(progress_m: Array, gate: Array, reference_m: Array | float, reference_gate: Array | float) -> Array:
+def ego_progress(progress_m: Array, gate: Array, reference_m: float | Array, reference_gate: float | Array) -> Array:
     """Ego progress [...]: the plan's share of the best admissible progress, PDM-Closed's or its own.
 
     Args:
@@ -39,6 +45,6 @@ def ego_progress(progress_m: Array, gate: Array, reference_m: Array | float, ref
     Source: navsim `PDMScorer._calculate_progress`.
     """
     best_m = np.maximum(progress_m * gate, reference_m * reference_gate)
-    matters = best_m > _NEGLIGIBLE_M
+    matters = best_m > NEGLIGIBLE_M
     share = np.clip(progress_m / np.where(matters, best_m, 1.0), 0.0, 1.0)
     return np.where(matters, share, 1.0)

@@ -11,11 +11,12 @@ from irlvla.data.scenes import SceneSet
 from irlvla.scoring.collision import collision_with, object_radii
 from irlvla.scoring.context import ScoringContext
 from irlvla.scoring.drivable_area import EgoAreas, ego_areas
+from irlvla.scoring.editions import NAVSIM_V2
 from irlvla.scoring.footprint import Footprints, footprints
 from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.progress import ego_progress
 from irlvla.scoring.rollout_scores import RolloutScores, score_footprints, score_rollouts
-from irlvla.scoring.score import simulate_plans, stack_sub_scores
+from irlvla.scoring.score import require_edition, simulate_plans, stack_sub_scores
 from irlvla.scoring.time_to_collision import is_about_to_hit
 from irlvla.simulation.kernels import kernel
 from irlvla.simulation.reactive_traffic import TrafficStart, reactive_vehicles, start_traffic
@@ -77,7 +78,9 @@ def score_rollout_reactive(context: ScoringContext, start: TrafficStart, rollout
 
     Raises:
         SceneDataError: The traffic cannot be simulated.
+        ValueError: The context is for NAVSIM v1.
     """
+    require_edition(context, NAVSIM_V2)
     both = np.concatenate([context.pdm_rollout[None], rollouts])
     ego = footprints(both)
     areas = ego_areas(context.road, ego)

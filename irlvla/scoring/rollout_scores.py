@@ -8,10 +8,10 @@ from irlvla.scoring.collision import collision
 from irlvla.scoring.comfort import history_comfort
 from irlvla.scoring.drivable_area import EgoAreas, drivable_area, ego_areas
 from irlvla.scoring.driving_direction import driving_direction
-from irlvla.scoring.epdms import gate
+from irlvla.scoring.epdms import epdms, gate
 from irlvla.scoring.footprint import Footprints, footprints
 from irlvla.scoring.lane_keeping import lane_keeping
-from irlvla.scoring.progress import progress_along_route
+from irlvla.scoring.progress import ego_progress, progress_along_route
 from irlvla.scoring.time_to_collision import time_to_collision
 from irlvla.scoring.traffic_light import traffic_light
 from irlvla.simulation.drivable import Road
@@ -37,6 +37,10 @@ class RolloutScores:
     def gate(self) -> Array:
         """Product of the sub-scores that void a plan."""
         return gate(self)
+
+    def score(self, reference_m: float, reference_gate: float) -> Array:
+        """EPDMS [C] without extended comfort, progress compared with a reference's progress (m) and gate."""
+        return epdms(self.with_progress(ego_progress(self.progress_m, self.gate, reference_m, reference_gate)))
 
     def with_progress(self, ego_progress: Array) -> SubScores:
         """The nine sub-scores, given ego progress [C]; extended comfort is left open."""

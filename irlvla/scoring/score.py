@@ -3,18 +3,23 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from irlvla.scoring.comfort import extended_comfort
 from irlvla.scoring.context import ScoringContext
+from irlvla.scoring.editions import NAVSIM_V1, NAVSIM_V2, Edition
 from irlvla.scoring.human_filter import apply_human_filter
+from irlvla.scoring.pdms import score_rollouts_pdms
 from irlvla.scoring.progress import ego_progress
 from irlvla.scoring.rollout_scores import score_rollouts
 from irlvla.simulation.reference import reference_poses
 from irlvla.simulation.tracker import simulate
-from irlvla.types import ROLLOUT_STATES, Array, Rollout, SubScores
+from irlvla.types import ROLLOUT_STATES, Array, PDMSubScores, Rollout, SubScores
+
+_Scores = TypeVar("_Scores", SubScores, PDMSubScores)
 
 
 def _checked(contexts: Sequence[ScoringContext], poses: Array) -> Array:
@@ -53,16 +58,39 @@ def simulate_plans(contexts: Sequence[ScoringContext], poses: Array) -> Rollout:
     return Rollout(states)
 
 
+def require_edition(context: ScoringContext, edition: Edition) -> None:
+    """Refuse a context of another edition of the benchmark with a ValueError that names both."""
+    if context.edition != edition.name:
+        raise ValueError(f"the context of scene {context.token} is for {context.edition}, build one for {edition.name}")
+
+
 def score_rollout(context: ScoringContext, rollouts: Array) -> SubScores:
-    """Raw sub-scores [C] of rollouts [C, 41, 11] in one scene, with log-replay traffic."""
+    """Raw sub-scores [C] of rollouts [C, 41, 11] in one scene, with log-replay traffic.
+
+    Raises:
+        ValueError: The context is for NAVSIM v1.
+    """
+    require_edition(context, NAVSIM_V2)
     scores = score_rollouts(context.road, context.traffic, context.lights, rollouts, context.history_states)
     share = ego_progress(scores.progress_m, scores.gate, context.pdm_progress_m, context.pdm_gate)
     return scores.with_progress(share)
 
 
-def stack_sub_scores(parts: Sequence[SubScores]) -> SubScores:
-    """Join sub-scores along a new first axis."""
-    return SubScores(**{f.name: np.stack([getattr(part, f.name) for part in parts]) for f in fields(SubScores)})
+def score_rollout_pdms(context: ScoringContext, rollouts: Array) -> PDMSubScores:
+    """NAVSIM v1's sub-scores [C] of rollouts [C, 41, 11] in one scene.
+
+    Raises:
+        ValueError: The context is not for NAVSIM v1.
+    """
+    require_edition(context, NAVSIM_V1)
+    scores = score_rollouts_pdms(context.road, context.traffic, rollouts)
+    return scores.compared(context.pdm_progress_m, context.pdm_gate)
+
+
+def stack_sub_scores(parts: Sequence[_Scores]) -> _Scores:
+    """Join sub-scores, at least one, along a new first axis."""
+    kind = type(parts[0])
+    return kind(**{f.name: np.stack([getattr(part, f.name) for part in parts]) for f in fields(kind)})
 
 
 def score(contexts: Sequence[ScoringContext], poses: Array, *, human_filter: bool = True) -> SubScores:
@@ -76,8 +104,37 @@ def score(contexts: Sequence[ScoringContext], poses: Array, *, human_filter: boo
         Sub-scores [S, C]. Extended comfort compares frames and is left open: `score_frames` or `extended_comfort`.
     Raises:
         ValueError: The shape is wrong or a pose is not finite; the message names the plan.
+
+    Example: the human's plan and one that stays, in a scene of a log.
+        >>> from irlvla.data.scenes import open_scenes
+        >>> from irlvla.scoring.context import build_contexts
+        >>> scenes = open_scenes(Path("tests/golden/alpha"), "test", num_future_frames=8)[:1]
+        >>> contexts, failures = build_contexts(scenes)
+        >>> context = contexts[scenes.tokens[0]]
+        >>> plans = np.stack([context.human_plan, np.zeros((8, 3))])
+        >>> sub_scores = score([context], plans[None])
+        >>> sub_scores.ego_progress.round(3)
+        array([[1.   , 0.206]])
+        >>> score([context], plans[None] * np.nan)
+        Traceback (most recent call last):
+        ValueError: plan 0 of scene 0 (567921105a202303) holds NaN or infinite poses
     """
     return score_simulated(contexts, simulate_plans(contexts, poses), human_filter=human_filter)
+
+
+def score_pdms(contexts: Sequence[ScoringContext], poses: Array) -> PDMSubScores:
+    """Score plans for NAVSIM v1, any number of candidates in each of many scenes.
+
+    Args:
+        contexts: S scenes, at least one, built for `irlvla.scoring.editions.NAVSIM_V1`.
+        poses: [S, C, 8, 3] or [S, C, 40, 3] in each scene's ego frame (m, rad).
+    Returns:
+        Sub-scores [S, C]; `irlvla.scoring.pdms.pdms` makes one score of them.
+    Raises:
+        ValueError: The shape is wrong, a pose is not finite, or a context is for another edition.
+    """
+    rollouts = simulate_plans(contexts, poses).states_world
+    return stack_sub_scores([score_rollout_pdms(c, states) for c, states in zip(contexts, rollouts, strict=True)])
 
 
 def score_simulated(contexts: Sequence[ScoringContext], rollout: Rollout, *, human_filter: bool = True) -> SubScores:

@@ -1,43 +1,40 @@
 """From a file of plans to a table of scores: `irlvla score`."""
 
-import multiprocessing
+import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import shapely
 from numpy.typing import NDArray
 
 import irlvla
-from irlvla.checkout import checkout_commit
+from irlvla.checkout import checkout_commit, command_line, scorer_digest
+from irlvla.data.maps import map_versions
 from irlvla.data.plans import PlanTable, load_plans
-from irlvla.data.scenes import EARLIER_FRAME_MAX_S, SceneSet, open_scenes
+from irlvla.data.scenes import SceneSet, open_scenes
 from irlvla.data.splits import Split, TwoStageGroup, load_split
-from irlvla.errors import ConfigError, DataError, SceneDataError
-from irlvla.files import write_atomically
-from irlvla.geometry import ego_to_world
+from irlvla.errors import ConfigError, SceneDataError
 from irlvla.scoring.comfort import extended_comfort
-from irlvla.scoring.context import ScoringContext, build_contexts, code_digest
+from irlvla.scoring.context import ScoringContext, build_contexts, describe_scenes
+from irlvla.scoring.editions import METRICS, Edition
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.human_filter import apply_human_filter
+from irlvla.scoring.pdms import pdms
 from irlvla.scoring.reactive import human_scores_reactive, score_rollout_reactive, traffic_start
-from irlvla.scoring.score import score_rollout, simulate_plans
-from irlvla.scoring.two_stage import GroupRows, follow_up_weights, group_rows, group_tokens, stage_means
-from irlvla.types import PLAN_POSES, ROLLOUT_STATES, Array, SubScores
-
-METRICS = ("epdms-2.2", "epdms-2.2-prefix")
-"""`epdms-2.2` is the devkit's v2.2 with the repaired human filter. Before the repair the filter changed the printed
-sub-scores but not the score made of them; `epdms-2.2-prefix` reproduces that, for tables printed at that time."""
+from irlvla.scoring.record_store import RecordStore
+from irlvla.scoring.score import score_rollout, score_rollout_pdms, simulate_plans
+from irlvla.scoring.score_table import SUMMARY_TOKENS, Column, ScoreTable, write_table
+from irlvla.scoring.two_stage import DrivenPlans, compare_group, group_rows, group_tokens, mapped_groups, stage_means
+from irlvla.scoring.workers import Workers, check_workers, run_tasks
+from irlvla.types import ROLLOUT_STATES, Array, PDMSubScores, SubScores
 
 TRAFFIC = ("non_reactive", "reactive")
 """Log replay, or vehicles that follow their lane and brake for the plan they meet."""
-
-SUMMARY_TOKENS = ("extended_pdm_score_stage_one", "extended_pdm_score_stage_two", "extended_pdm_score_combined")
-"""Rows that sum a two-stage table up, under the official names."""
 
 _SCENES_PER_TASK = 16
 
@@ -48,16 +45,32 @@ class _Method:
 
     metric: str
     traffic: str
-    human_filter: bool
+    human_filter: bool | None
+    """None filters as the metric's edition of the benchmark does."""
     cache: Path | None
     keeps_rollouts: bool = False
     """Whether rollouts come back, for what compares scenes of different logs."""
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
-            raise ConfigError(f"unknown metric {self.metric!r}; this scorer computes {' and '.join(METRICS)}")
+            raise ConfigError(f"unknown metric {self.metric!r}; this scorer computes {', '.join(METRICS)}")
         if self.traffic not in TRAFFIC:
             raise ConfigError(f"unknown traffic {self.traffic!r}; use --traffic {' or '.join(TRAFFIC)}")
+        if not self.edition.is_extended and self.traffic == "reactive":
+            raise ConfigError(
+                f"{self.metric} replays the log in one stage; leave out --mapping and --traffic reactive, or name an "
+                "EPDMS metric"
+            )
+        if not self.edition.is_extended and self.human_filter:
+            raise ConfigError(f"{self.metric} has no human filter; leave out --human-filter on")
+
+    @property
+    def edition(self) -> Edition:
+        return METRICS[self.metric]
+
+    @property
+    def filters(self) -> bool:
+        return self.edition.is_extended and self.human_filter is not False
 
     def score(self, raw: SubScores, filtered: SubScores) -> Array:
         return epdms(raw if self.metric == "epdms-2.2-prefix" else filtered)
@@ -82,9 +95,9 @@ class _Scored:
 
     rows: NDArray[np.int64]
     raw: Array
-    """[R, 9] sub-scores, NaN where there is none."""
+    """[R, K] the edition's sub-scores, NaN where there is none."""
     filtered: Array
-    """[R, 9]"""
+    """[R, K]"""
     score: Array
     """[R]"""
     reasons: tuple[str, ...]
@@ -104,12 +117,12 @@ def _sub_scores(
     if method.traffic == "non_reactive":
         return score_rollout(context, rollouts), context.human_scores
     start = traffic_start(scenes, context)
-    human = human_scores_reactive(context, start) if method.human_filter else context.human_scores
+    human = human_scores_reactive(context, start) if method.filters else context.human_scores
     return score_rollout_reactive(context, start, rollouts), human
 
 
 def _score_task(task: _Task, method: _Method) -> _Scored:
-    contexts, failures = build_contexts(task.scenes, cache=method.cache)
+    contexts, failures = build_contexts(task.scenes, edition=method.edition, cache=method.cache)
     failed = {failure.token: failure.reason for failure in failures}
     count = len(task.rows)
     by_token: dict[str, list[int]] = {}
@@ -117,13 +130,20 @@ def _score_task(task: _Task, method: _Method) -> _Scored:
         by_token.setdefault(token, []).append(plan)
     first = {pair: plan for plan, pair in reversed(list(enumerate(zip(task.tokens, task.names, strict=True))))}
 
-    raw, filtered, score = np.full((count, 9), np.nan), np.full((count, 9), np.nan), np.full(count, np.nan)
+    raw, filtered, score = _no_figures(count, method.edition)
     ego_poses, now_us = np.zeros((count, 3)), np.zeros(count, dtype=np.int64)
     kept = np.zeros((count if method.keeps_rollouts else 0, ROLLOUT_STATES, 11))
     rollouts: dict[str, Array] = {}
     for token, context in contexts.items():
+        # A frame is compared with the one before it; older rollouts only take memory.
+        rollouts = {before: rollouts[before] for before in rollouts if before == task.scenes.earlier_token(token)}
         plans = by_token[token]
         rollouts[token] = simulate_plans([context], task.poses[plans][None]).states_world[0]
+        if not method.edition.is_extended:
+            pdm_scores = score_rollout_pdms(context, rollouts[token])
+            raw[plans] = filtered[plans] = _columns(pdm_scores)
+            score[plans] = pdms(pdm_scores)
+            continue
         try:
             scores, human = _sub_scores(task.scenes, context, rollouts[token], method)
         except SceneDataError as error:
@@ -133,13 +153,13 @@ def _score_task(task: _Task, method: _Method) -> _Scored:
         earlier = task.scenes.earlier_token(token)
         if earlier in contexts:
             dt_s = (context.now_us - contexts[earlier].now_us) * 1e-6
-            for i, plan in enumerate(plans):
-                partner = first.get((earlier, task.names[plan]))
-                if partner is not None:
-                    rollout = rollouts[earlier][by_token[earlier].index(partner)]
-                    comfort[i], has_earlier[i] = extended_comfort(rollouts[token][i], rollout, dt_s), True
+            place = {plan: i for i, plan in enumerate(by_token[earlier])}
+            partners = [first.get((earlier, task.names[plan])) for plan in plans]
+            has_earlier = np.array([partner is not None for partner in partners])
+            compared = rollouts[earlier][[place[partner] for partner in partners if partner is not None]]
+            comfort[has_earlier] = extended_comfort(rollouts[token][has_earlier], compared, dt_s)
         scores = _with_comfort(scores, comfort, has_earlier)
-        lifted = apply_human_filter(scores, human) if method.human_filter else scores
+        lifted = apply_human_filter(scores, human) if method.filters else scores
         raw[plans], filtered[plans] = _columns(scores), _columns(lifted)
         score[plans] = method.score(scores, lifted)
         ego_poses[plans], now_us[plans] = context.ego_state[:3], context.now_us
@@ -149,37 +169,44 @@ def _score_task(task: _Task, method: _Method) -> _Scored:
     return _Scored(task.rows, raw, filtered, score, reasons, kept, ego_poses, now_us)
 
 
+def _no_figures(count: int, edition: Edition) -> tuple[Array, Array, Array]:
+    """Raw and filtered sub-scores [count, K] and scores [count] of plans that have none yet."""
+    shape = count, len(edition.sub_scores)
+    return np.full(shape, np.nan), np.full(shape, np.nan), np.full(count, np.nan)
+
+
 def _with_comfort(scores: SubScores, comfort: Array, has_earlier: NDArray[np.bool_]) -> SubScores:
     values = {f.name: getattr(scores, f.name) for f in fields(SubScores)}
     return SubScores(**values | {"two_frame_extended_comfort": comfort, "has_earlier_frame": has_earlier})
 
 
-def _columns(scores: SubScores) -> Array:
-    columns = np.stack([getattr(scores, name) for name in SubScores.names()], axis=-1)
-    columns[~scores.has_earlier_frame, -1] = np.nan
+def _columns(scores: SubScores | PDMSubScores) -> Array:
+    columns = np.stack([getattr(scores, name) for name in scores.names()], axis=-1)
+    if isinstance(scores, SubScores):
+        columns[~scores.has_earlier_frame, -1] = np.nan
     return columns
 
 
 def _from_columns(columns: Array) -> SubScores:
-    """Inverse of `_columns`."""
+    """Inverse of `_columns` for EPDMS."""
     has_earlier = ~np.isnan(columns[:, -1])
     values = dict(zip(SubScores.names(), columns.T, strict=True))
     values["two_frame_extended_comfort"] = np.where(has_earlier, columns[:, -1], 0.0)
     return SubScores(**values, has_earlier_frame=has_earlier)
 
 
-def _open_split(root: Path, name: str) -> SceneSet:
+def _open_split(root: Path, name: str, edition: Edition) -> SceneSet:
     """The split's scenes, cut to what scoring reads of the future where that leaves their windows in place."""
     split: Split = load_split(root, name)
     keeps_windows = split.scene_filter.frame_interval is not None
-    return open_scenes(root, split, num_future_frames=PLAN_POSES if keeps_windows else None)
+    return open_scenes(root, split, num_future_frames=edition.future_frames if keeps_windows else None)
 
 
 def _tasks(scenes: SceneSet, plans: PlanTable) -> Iterator[_Task]:
     rows_of: dict[str, list[int]] = {}
     for row in np.flatnonzero(plans.valid).tolist():
         rows_of.setdefault(plans.tokens[row], []).append(row)
-    wanted = scenes.subset(token for token in rows_of if token in scenes)
+    wanted = scenes.subset(token for token in rows_of if token in scenes).detached()
     tokens = wanted.tokens
     start = 0
     for stop in range(1, len(tokens) + 1):
@@ -197,40 +224,66 @@ def _tasks(scenes: SceneSet, plans: PlanTable) -> Iterator[_Task]:
             start = stop
 
 
-def _scored(tasks: Sequence[_Task], workers: int, method: _Method) -> Iterator[_Scored]:
-    if workers <= 1 or len(tasks) <= 1:
+def _task_key(task: _Task, method: _Method) -> bytes:
+    """Digest of all that a task's scores are made of; files count by their time and size."""
+    hasher = hashlib.blake2b(scorer_digest(), digest_size=20)
+    versions = np.__version__, shapely.__version__, task.scenes.split.scene_filter, replace(method, cache=None)
+    for part in (*versions, *map_versions(task.scenes.root), *task.scenes.versions(), task.tokens, task.names):
+        hasher.update(repr(part).encode())
+    hasher.update(task.rows.tobytes() + repr(task.poses.shape).encode() + np.ascontiguousarray(task.poses).tobytes())
+    return hasher.digest()
+
+
+def _scored(tasks: Sequence[_Task], workers: Workers, method: _Method, parts: Path | None) -> Iterator[_Scored]:
+    """What became of each task, in any order; what an earlier call has left in `parts` first."""
+    workers = check_workers(workers)
+    if method.cache is not None:
+        method = replace(method, cache=method.cache.absolute())
+    waiting, keys = list(tasks), list[bytes]()
+    store = None if parts is None else RecordStore(parts)
+    if store is not None:
+        waiting = []
         for task in tasks:
-            yield _score_task(task, method)
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawn) as pool:
-        for future in as_completed([pool.submit(_score_task, task, method) for task in tasks]):
-            yield future.result()
+            key = _task_key(task, method)
+            done = store.load(key, _Scored)
+            if done is None:
+                waiting.append(task)
+                keys.append(key)
+            else:
+                yield done
+    score_one = partial(_score_task, method=method)
+    for index, scored in run_tasks(score_one, waiting, workers, lambda task: describe_scenes(task.scenes)):
+        if store is not None:
+            store.write(keys[index], scored)
+        yield scored
 
 
 def _score_all(
     scenes: SceneSet,
     plans: PlanTable,
     method: _Method,
-    workers: int,
+    workers: Workers,
+    parts: Path | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> _Scored:
     """Scores of all plans, in their order."""
     count = len(plans)
     unread = {failure.token: failure.reason for failure in scenes.failures}
+    frames = scenes.split.scene_filter.num_future_frames
+    missing = f"split {scenes.split.name!r} has no such scene with {frames} frames after it"
     reasons = [
         "the plan holds NaN or infinite poses"
         if not is_finite
         else ""
         if token in scenes
-        else unread.get(token, f"split {scenes.split.name!r} has no such scene")
+        else unread.get(token, missing)
         for token, is_finite in zip(plans.tokens, plans.valid, strict=True)
     ]
-    raw, filtered, score = np.full((count, 9), np.nan), np.full((count, 9), np.nan), np.full(count, np.nan)
+    raw, filtered, score = _no_figures(count, method.edition)
     ego_poses, now_us = np.zeros((count, 3)), np.zeros(count, dtype=np.int64)
     rollouts = np.zeros((count if method.keeps_rollouts else 0, ROLLOUT_STATES, 11))
     done = sum(bool(reason) for reason in reasons)
-    for part in _scored(list(_tasks(scenes, plans)), workers, method):
+    for part in _scored(list(_tasks(scenes, plans)), workers, method, parts):
         raw[part.rows], filtered[part.rows], score[part.rows] = part.raw, part.filtered, part.score
         ego_poses[part.rows], now_us[part.rows] = part.ego_poses, part.now_us
         if method.keeps_rollouts:
@@ -243,15 +296,16 @@ def _score_all(
     return _Scored(np.arange(count), raw, filtered, score, tuple(reasons), rollouts, ego_poses, now_us)
 
 
-def _table(tokens: Sequence[str], names: Sequence[str], scored: _Scored) -> pa.Table:
-    columns: dict[str, Any] = {"token": pa.array(tokens, pa.string()), "name": pa.array(names, pa.string())}
-    for suffix, values in (("", scored.filtered), ("_raw", scored.raw)):
-        for column, name in enumerate(SubScores.names()):
-            columns[name + suffix] = pa.array(values[:, column], from_pandas=True)
-    columns["score"] = pa.array(scored.score, from_pandas=True)
-    columns["valid"] = pa.array([not reason for reason in scored.reasons], pa.bool_())
-    columns["reason"] = pa.array(scored.reasons, pa.string())
-    return pa.table(columns)
+def _table(tokens: Sequence[str], names: Sequence[str], scored: _Scored, edition: Edition) -> ScoreTable:
+    columns: dict[str, Column] = {"token": tuple(tokens), "name": tuple(names)}
+    written = [("", scored.filtered)] + ([("_raw", scored.raw)] if edition.is_extended else [])
+    for suffix, values in written:
+        for column, name in enumerate(edition.sub_scores):
+            columns[name + suffix] = values[:, column]
+    columns["score"] = scored.score
+    columns["valid"] = np.array([not reason for reason in scored.reasons], dtype=np.bool_)
+    columns["reason"] = tuple(scored.reasons)
+    return ScoreTable(columns)
 
 
 def score_plans(
@@ -260,31 +314,38 @@ def score_plans(
     *,
     metric: str = "epdms-2.2",
     traffic: str = "non_reactive",
-    human_filter: bool = True,
-    workers: int = 1,
+    human_filter: bool | None = None,
+    workers: Workers = 1,
     cache: Path | None = None,
+    parts: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> pa.Table:
+) -> ScoreTable:
     """Score a table of plans.
 
     Args:
         scenes: Scenes the plans are for.
         plans: Any number of plans per scene.
         metric: One of METRICS.
-        traffic: One of TRAFFIC.
-        human_filter: Lift what the human driver failed as well.
-        workers: Processes.
+        traffic: One of TRAFFIC; `pdms-1.1` knows log replay alone.
+        human_filter: Lift what the human driver failed as well; None does where the metric has such a filter, which
+            `pdms-1.1` has not.
+        workers: A number of processes, `ray` or `ray:HOST:PORT`; see `irlvla.scoring.workers`.
         cache: Folder where scoring contexts are kept; None keeps none.
+        parts: Folder where scores are kept as they come, so that the same call goes on after it was killed; None keeps
+            none. It is the caller's to remove.
         on_progress: Called with (plans done, plans in all).
     Returns:
-        One row a plan, in order: `token`, `name`, the nine sub-scores under the official names, the same with `_raw`
-        (before the human filter), `score`, `valid`, `reason`. A row that is not valid has nulls for figures; extended
-        comfort is null where the frame 0.5 s earlier has no plan of the same name.
+        One row a plan, in order: `token`, `name`, the metric's sub-scores under the official names, for EPDMS the same
+        with `_raw` (before the human filter), `score`, `valid`, `reason`. A row that is not valid has no figures (NaN
+        here, null in files); nor has extended comfort where the frame 0.5 s earlier has no plan of the same name.
     Raises:
-        ConfigError: Unknown metric or traffic.
+        ConfigError: Unknown metric, traffic or kind of workers, or ones that do not go together; a cluster that cannot
+            be used.
+        RunError: Some scenes keep killing the worker that handles them.
     """
     method = _Method(metric, traffic, human_filter, cache)
-    return _table(plans.tokens, plans.names, _score_all(scenes, plans, method, workers, on_progress))
+    scored = _score_all(scenes, plans, method, workers, parts, on_progress)
+    return _table(plans.tokens, plans.names, scored, method.edition)
 
 
 def score_two_stage(
@@ -292,38 +353,35 @@ def score_two_stage(
     plans: PlanTable,
     *,
     metric: str = "epdms-2.2",
-    human_filter: bool = True,
-    workers: int = 1,
+    human_filter: bool | None = None,
+    workers: Workers = 1,
     cache: Path | None = None,
+    parts: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> pa.Table:
+) -> ScoreTable:
     """Score plans for the scenes of a two-stage split and their follow-up scenes, in reactive traffic.
 
     Args:
         scenes: Scenes of a split with a mapping, follow-up scenes among them.
         plans: One plan per scene and name.
-        metric, human_filter, workers, cache, on_progress: As in `score_plans`.
+        metric, human_filter, workers, cache, parts, on_progress: As in `score_plans`.
     Returns:
         The table of `score_plans` with `stage` (`one`, `two`) and `weight` (of a scene among its siblings), and after
         it for every name the rows of SUMMARY_TOKENS. Extended comfort compares the frame pairs of the mapping, and both
         rows of a pair get its value. A scene that the mapping does not pair has no score; a summary that lacks a scene
         has none either, and says which.
     Raises:
-        ConfigError: Unknown metric.
+        ConfigError: Unknown metric, or one that has no second stage.
         DataError: The split maps no group that has a scene in the set, a group without follow-up scenes, or frames
             that are no neighbours.
     Source: navsim `run_pdm_score.py`, `SceneAggregator`.
     """
-    groups = [group for group in scenes.split.mapping if group[0] in scenes or group[1] in scenes]
-    if not groups:
-        raise DataError(f"split {scenes.split.name!r} maps no two-stage group (`reactive_all_mapping`) of its scenes")
-    for now, _, pairs in groups:
-        if not pairs:
-            raise DataError(f"split {scenes.split.name!r} maps no follow-up scene to {now}; take it out of the mapping")
     method = _Method(metric, "reactive", human_filter, cache, keeps_rollouts=True)
-    scored = _score_all(scenes, plans, method, workers, on_progress)
+    groups = mapped_groups(scenes)
+    scored = _score_all(scenes, plans, method, workers, parts, on_progress)
     reasons, weights = list(scored.reasons), np.full(len(plans), np.nan)
     comfort = np.full(len(plans), np.nan)
+    driven = DrivenPlans(plans.tokens, plans.poses, scored.rollouts, scored.ego_poses, scored.now_us)
     summaries = []
     for name in dict.fromkeys(plans.names):
         row_of: dict[str, int] = {}
@@ -335,7 +393,7 @@ def score_two_stage(
         for group in groups:
             if all(token in usable for token in group_tokens(group)):
                 complete.append(group_rows(group, usable))
-                _compare_group(complete[-1], plans, scored, comfort, weights)
+                compare_group(complete[-1], driven, comfort, weights)
         summaries.append((name, complete, _missing(groups, row_of, reasons)))
     for row in np.flatnonzero(np.isnan(comfort)).tolist():
         reasons[row] = reasons[row] or "the split's mapping does not pair this scene, or its group lacks a scored plan"
@@ -358,25 +416,9 @@ def score_two_stage(
         names += [name] * 3
         reasons += [missing] * 3
         stages += ["one", "two", "combined"]
-    table = _table(tokens, names, replace(scored, raw=raw, filtered=filtered, score=score, reasons=tuple(reasons)))
-    table = table.append_column("stage", pa.array(stages, pa.string()))
-    return table.append_column("weight", pa.array(weights, from_pandas=True))
-
-
-def _compare_group(group: GroupRows, plans: PlanTable, scored: _Scored, comfort: Array, weights: Array) -> None:
-    """Fill in extended comfort and weights of a group's rows."""
-    for later, earlier in group.frame_pairs:
-        dt_s = (scored.now_us[later] - scored.now_us[earlier]) * 1e-6
-        if not 0.0 < dt_s <= EARLIER_FRAME_MAX_S:
-            raise DataError(
-                f"the mapping pairs {plans.tokens[later]} with {plans.tokens[earlier]} as its earlier frame, but they "
-                f"are {dt_s:g} s apart; split file and logs do not match"
-            )
-        comfort[[later, earlier]] = extended_comfort(scored.rollouts[later], scored.rollouts[earlier], dt_s)
-    for first, following in group.follow_ups:
-        weights[first] = 1.0
-        end = ego_to_world(plans.poses[first, -1], scored.ego_poses[first])
-        weights[following] = follow_up_weights(end[:2], scored.ego_poses[following, :2])
+    summed = replace(scored, raw=raw, filtered=filtered, score=score, reasons=tuple(reasons))
+    table = _table(tokens, names, summed, method.edition)
+    return ScoreTable({**table.columns, "stage": tuple(stages), "weight": weights})
 
 
 def _missing(groups: Sequence[TwoStageGroup], row_of: Mapping[str, int], reasons: Sequence[str]) -> str:
@@ -405,64 +447,79 @@ def score_plans_file(
     *,
     metric: str = "epdms-2.2",
     traffic: str = "non_reactive",
-    human_filter: bool = True,
+    human_filter: bool | None = None,
     mapping: Path | None = None,
-    workers: int = 1,
+    workers: Workers = 1,
     cache: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> pa.Table:
-    """Score a file of plans and write the table as Parquet, stamped with how it was made.
+) -> ScoreTable:
+    """Score a file of plans and write the table, stamped with how it was made.
+
+    While it works, what is finished lies beside `out` in a hidden folder; the same call goes on from there after it was
+    killed, and removes the folder at the end. Files and options that changed are noticed.
 
     Args:
         root: Data root.
         split: Split the plans' scenes belong to; with a mapping it names the folder of follow-up scenes.
         plans: A `plans.npz`, or an official submission.
-        out: Parquet file; appears only when it is whole.
+        out: Parquet file, or with the ending `.csv` one in the layout of the official script; appears only when it is
+            whole. See `irlvla.scoring.score_table`.
         mapping: Official split file with a `reactive_all_mapping`, its scene filter beside it: scores in two stages, in
             reactive traffic whatever `traffic` says, as officially. See `score_two_stage`.
         metric, traffic, human_filter, workers, cache, on_progress: As in `score_plans`.
     Returns:
-        The table as written.
+        The table as written, with its stamps.
     Raises:
-        ConfigError: Unknown metric or traffic.
+        ConfigError: Unknown metric, traffic or kind of workers, or options that do not go together; a cluster that
+            cannot be used.
         DataError: Data root, split, mapping, plans or output folder cannot be used.
+        RunError: The disk is full, or some scenes keep killing the worker that handles them.
     """
-    if mapping is None:
-        table = score_plans(
-            _open_split(root, split),
-            load_plans(plans),
-            metric=metric,
-            traffic=traffic,
-            human_filter=human_filter,
-            workers=workers,
-            cache=cache,
-            on_progress=on_progress,
-        )
-    else:
-        traffic = "reactive"
-        table = score_two_stage(
-            _open_two_stage(root, split, mapping),
-            load_plans(plans),
-            metric=metric,
-            human_filter=human_filter,
-            workers=workers,
-            cache=cache,
-            on_progress=on_progress,
-        )
+    method = _Method(metric, traffic if mapping is None else "reactive", human_filter, cache)
+    parts = out.absolute().with_name(f".{out.name}.parts")
+    # Made now, so that a place that cannot be written is known before anything is scored.
+    RecordStore(parts)
+    try:
+        if mapping is None:
+            table = score_plans(
+                _open_split(root, split, method.edition),
+                load_plans(plans),
+                metric=metric,
+                traffic=traffic,
+                human_filter=human_filter,
+                workers=workers,
+                cache=cache,
+                parts=parts,
+                on_progress=on_progress,
+            )
+        else:
+            table = score_two_stage(
+                _open_two_stage(root, split, mapping),
+                load_plans(plans),
+                metric=metric,
+                human_filter=human_filter,
+                workers=workers,
+                cache=cache,
+                parts=parts,
+                on_progress=on_progress,
+            )
+    finally:
+        with suppress(OSError):
+            # Succeeds where nothing was finished: then there is nothing to keep.
+            parts.rmdir()
     stamps = {
         "metric": metric,
         "split": split,
         "stage": "one" if mapping is None else "two",
-        "traffic": traffic,
-        "human_filter": "on" if human_filter else "off",
+        "traffic": method.traffic,
+        "human_filter": "on" if method.filters else "off",
         "scorer": f"irlvla {irlvla.__version__}",
         "scorer_commit": checkout_commit(),
-        "scorer_code": code_digest().hex(),
+        "scorer_code": scorer_digest().hex(),
         "numpy": np.__version__,
+        "command": command_line(),
     }
-    table = table.replace_schema_metadata(stamps)
-    try:
-        write_atomically(out, lambda beside: pq.write_table(table, beside))
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error})") from error
+    table = replace(table, stamps=stamps)
+    write_table(table, out)
+    shutil.rmtree(parts, ignore_errors=True)
     return table

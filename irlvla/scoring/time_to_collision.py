@@ -4,7 +4,15 @@ import math
 
 import numpy as np
 
-from irlvla.scoring.collision import AHEAD_RAD, BEHIND_RAD, EGO_RADIUS_M, bearing, object_radii
+from irlvla.scoring.collision import (
+    AHEAD_RAD,
+    BEHIND_RAD,
+    EGO_RADIUS_M,
+    bearing,
+    ego_bounds,
+    object_bounds,
+    object_radii,
+)
 from irlvla.scoring.drivable_area import EgoAreas
 from irlvla.scoring.footprint import Footprints
 from irlvla.simulation.kernels import kernel
@@ -12,8 +20,6 @@ from irlvla.simulation.polygons import boxes_touch
 from irlvla.simulation.traffic import Traffic
 from irlvla.types import ROLLOUT_STEP_S, Array
 
-_STEPS_CHECKED = 32
-"""Steps 0 ... 31 (3.1 s): the look-ahead must end within the rollout."""
 _LOOK_AHEAD_STEPS = (0, 3, 6, 9)
 _STANDING_MPS = 5e-3
 
@@ -22,7 +28,9 @@ _STANDING_MPS = 5e-3
 def is_about_to_hit(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, track: int, radius_m: float) -> bool:
     """Whether one object alone puts a plan out of bound."""
     shifted, reach_m = np.empty((4, 2)), radius_m + EGO_RADIUS_M
-    for step in range(_STEPS_CHECKED):
+    # The look-ahead ends where traffic does: traffic as long as the rollout leaves the last 0.9 s unchecked.
+    steps = min(ego.speed_mps.shape[1], traffic.present.shape[1] - _LOOK_AHEAD_STEPS[-1])
+    for step in range(steps):
         speed = ego.speed_mps[plan, step]
         if speed < _STANDING_MPS:
             continue
@@ -56,8 +64,13 @@ def is_about_to_hit(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: in
 @kernel
 def _time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, scores: Array) -> None:
     radii = object_radii(traffic)
+    bounds = object_bounds(traffic, radii)
     for plan in range(len(scores)):
+        x_min, y_min, x_max, y_max = ego_bounds(ego, plan, _LOOK_AHEAD_STEPS[-1] * ROLLOUT_STEP_S)
         for track in range(len(radii)):
+            around = bounds[track]
+            if x_max < around[0] or y_max < around[1] or x_min > around[2] or y_min > around[3]:
+                continue
             if is_about_to_hit(traffic, ego, areas, plan, track, radii[track]):
                 scores[plan] = 0.0
                 break
@@ -66,7 +79,8 @@ def _time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, score
 def time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas) -> Array:
     """Time to collision within bound [C]: 0 where going straight on would hit something ahead, else 1.
 
-    Beside the ego vehicle counts as ahead while it stands between lanes, off the road or in an intersection.
+    Beside the ego vehicle counts as ahead while it stands between lanes, off the road or in an intersection. Every step
+    counts whose look-ahead ends within the traffic given.
 
     Source: navsim `PDMScorer._calculate_ttc`.
     """

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from irlvla.data.scenes import EARLIER_FRAME_MAX_S, SceneSet
 from irlvla.data.splits import TwoStageGroup
+from irlvla.errors import DataError
+from irlvla.geometry import ego_to_world
+from irlvla.scoring.comfort import extended_comfort
 from irlvla.types import Array
 
 END_POSITION_VARIANCE_M2 = 0.1
@@ -37,6 +41,22 @@ class GroupRows:
     def follow_ups(self) -> tuple[tuple[int, NDArray[np.int64]], tuple[int, NDArray[np.int64]]]:
         """Each first-stage row with the rows that follow it."""
         return (self.now, self.after_now), (self.earlier, self.after_earlier)
+
+
+def mapped_groups(scenes: SceneSet) -> list[TwoStageGroup]:
+    """The two-stage groups of a set, as its split maps them.
+
+    Raises:
+        DataError: None has a scene in the set, or one has no follow-up scenes.
+    """
+    split = scenes.split
+    groups = [group for group in split.mapping if group[0] in scenes or group[1] in scenes]
+    if not groups:
+        raise DataError(f"split {split.name!r} maps no two-stage group (`reactive_all_mapping`) of its scenes")
+    for now, _, pairs in groups:
+        if not pairs:
+            raise DataError(f"split {split.name!r} maps no follow-up scene to {now}; take it out of the mapping")
+    return groups
 
 
 def group_tokens(group: TwoStageGroup) -> list[str]:
@@ -82,21 +102,67 @@ def follow_up_weights(end_m: Array, starts_m: Array) -> Array:
     return np.asarray(weights / total)
 
 
-def stage_means(values: Array, weights: Array, groups: Sequence[GroupRows]) -> tuple[Array, Array, Array]:
-    """Official summary of scores over two-stage groups.
+@dataclass(frozen=True)
+class DrivenPlans:
+    """Plans of one driver and how the simulator drove them, N rows."""
+
+    tokens: Sequence[str]
+    poses: Array
+    """[N, 8 or 40, 3] in each scene's ego frame."""
+    rollouts: Array
+    """[N, 41, 11]"""
+    ego_poses: Array
+    """[N, 3] rear axle where each plan starts (world)."""
+    now_us: NDArray[np.int64]
+    """[N] time at which each plan starts."""
+
+
+def compare_group(group: GroupRows, plans: DrivenPlans, comfort: Array, weights: Array) -> None:
+    """Fill in what a group's scenes have to do with each other.
+
+    Args:
+        comfort: [N] gets extended comfort; both frames of a pair get the same.
+        weights: [N] gets how much a follow-up scene counts among its siblings, 1 for scenes of the first stage.
+    Raises:
+        DataError: Frames that should be neighbours are not.
+    """
+    for later, earlier in group.frame_pairs:
+        dt_s = (plans.now_us[later] - plans.now_us[earlier]) * 1e-6
+        if not 0.0 < dt_s <= EARLIER_FRAME_MAX_S:
+            raise DataError(
+                f"the mapping pairs {plans.tokens[later]} with {plans.tokens[earlier]} as its earlier frame, but they "
+                f"are {dt_s:g} s apart; split file and logs do not match"
+            )
+        comfort[[later, earlier]] = extended_comfort(plans.rollouts[later], plans.rollouts[earlier], dt_s)
+    for first, following in group.follow_ups:
+        weights[first] = 1.0
+        end = ego_to_world(plans.poses[first, -1], plans.ego_poses[first])
+        weights[following] = follow_up_weights(end[:2], plans.ego_poses[following, :2])
+
+
+def group_means(values: Array, weights: Array, groups: Sequence[GroupRows]) -> tuple[Array, Array, Array]:
+    """What each two-stage group is worth.
 
     Args:
         values: [N, F] any figures of the plans, such as sub-scores or the score.
         weights: [N] weights of the follow-up plans among their siblings.
-        groups: At least one.
+        groups: G groups.
     Returns:
-        [F] mean of stage one, [F] mean over groups of stage two's weighted means, and [F] mean of their products.
-    Source: navsim `calculate_individual_mapping_scores`.
+        [G, F] means of the two frames of stage one, [G, F] of what follows each of them, weighted, and [G, F] of the
+        products of both.
     """
     one, two = [], []
     for group in groups:
-        for first, following in group.follow_ups:
-            one.append(values[first])
-            two.append(np.average(values[following], axis=0, weights=weights[following]))
+        one.append([values[first] for first, _ in group.follow_ups])
+        two.append([np.average(values[rows], axis=0, weights=weights[rows]) for _, rows in group.follow_ups])
     stage_one, stage_two = np.array(one), np.array(two)
-    return stage_one.mean(axis=0), stage_two.mean(axis=0), (stage_one * stage_two).mean(axis=0)
+    return stage_one.mean(axis=1), stage_two.mean(axis=1), (stage_one * stage_two).mean(axis=1)
+
+
+def stage_means(values: Array, weights: Array, groups: Sequence[GroupRows]) -> tuple[Array, Array, Array]:
+    """Official summary of scores over two-stage groups, at least one: the means over groups of `group_means`, [F] each.
+
+    Source: navsim `calculate_individual_mapping_scores`.
+    """
+    one, two, combined = group_means(values, weights, groups)
+    return one.mean(axis=0), two.mean(axis=0), combined.mean(axis=0)

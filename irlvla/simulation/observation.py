@@ -12,24 +12,24 @@ from irlvla.simulation.kernels import kernel
 from irlvla.simulation.polygons import boxes_touch, polygon_set
 from irlvla.simulation.reference import through_center
 from irlvla.simulation.traffic import FIRST_STATIC_TYPE, RedLights
-from irlvla.types import PLAN_POSES, PLAN_STEP_S, ROLLOUT_STATES, ROLLOUT_STEP_S, Array, Frame
+from irlvla.types import PLAN_STEP_S, ROLLOUT_STATES, ROLLOUT_STEP_S, Array, Frame
 
 STEPS_PER_FRAME = round(PLAN_STEP_S / ROLLOUT_STEP_S)
 
 
 @dataclass(frozen=True)
 class Tracks:
-    """Objects over the 41 steps of a rollout, in the order in which the log first shows them."""
+    """Objects over T steps of 0.1 s, in the order in which the log first shows them."""
 
     tokens: tuple[str, ...]
     types: NDArray[np.int64]
     """[N] index into OBJECT_TYPES."""
     boxes: Array
-    """[N, 41, 5] center x, y, heading, length, width (m, rad, world); held at the nearest state where absent."""
+    """[N, T, 5] center x, y, heading, length, width (m, rad, world); held at the nearest state where absent."""
     velocity_mps: Array
-    """[N, 41, 2] over ground (world); zero for static objects."""
+    """[N, T, 2] over ground (world); zero for static objects."""
     present: NDArray[np.bool_]
-    """[N, 41]."""
+    """[N, T]."""
 
     @property
     def first_speed_mps(self) -> Array:
@@ -71,7 +71,7 @@ def boxes_in_world(frame: Frame) -> tuple[Array, Array]:
 
 @kernel
 def _interpolate_track(frames: NDArray[np.int64], states: Array, out: Array, present: NDArray[np.bool_]) -> None:
-    """Linear in time between the sightings [F] of one track, whatever their distance; states [F, 5] in, [41, 5] out."""
+    """Linear in time between the sightings [F] of one track, whatever their distance; states [F, 5] in, [T, 5] out."""
     last = len(frames) - 1
     for i in range(1, last + 1):
         turn = states[i, 2] - states[i - 1, 2]
@@ -98,17 +98,20 @@ def _interpolate_track(frames: NDArray[np.int64], states: Array, out: Array, pre
         out[step, 2] = np.arctan2(np.sin(out[step, 2]), np.cos(out[step, 2]))
 
 
-def interpolate_tracks(frames: Sequence[Frame]) -> Tracks:
-    """Objects at 10 Hz from nine keyframes, now and the four seconds after.
+def interpolate_tracks(frames: Sequence[Frame], steps: int = ROLLOUT_STATES) -> Tracks:
+    """Objects at 10 Hz from keyframes.
 
     Gaps between sightings are bridged; outside its first and last sighting a track is absent. A track with a single
     sighting is present throughout, wherever the sighting was.
 
+    Args:
+        frames: Now and the keyframes after. Those after the last step do not count, not even as second sightings.
+        steps: T, the first of them now.
     Source: navsim `MetricCacheProcessor._interpolate_gt_observation`.
     """
     sightings: dict[str, list[tuple[int, Array]]] = {}
     first: dict[str, tuple[int, Array]] = {}
-    for index, frame in enumerate(frames[: PLAN_POSES + 1]):
+    for index, frame in enumerate(frames[: (steps - 1) // STEPS_PER_FRAME + 1]):
         in_world, velocity = boxes_in_world(frame)
         for row in np.argsort(frame.boxes.types, kind="stable"):
             token = frame.boxes.track_tokens[row]
@@ -118,12 +121,12 @@ def interpolate_tracks(frames: Sequence[Frame]) -> Tracks:
             sightings[token].append((index, np.concatenate([in_world[row, :3], velocity[row]])))
     count = len(first)
     types = np.array([kind for kind, _ in first.values()], dtype=np.int64)
-    states = np.empty((count, ROLLOUT_STATES, 5))
-    present = np.empty((count, ROLLOUT_STATES), dtype=np.bool_)
+    states = np.empty((count, steps, 5))
+    present = np.empty((count, steps), dtype=np.bool_)
     for track, seen in enumerate(sightings.values()):
         frame_index = np.array([index for index, _ in seen], dtype=np.int64)
         _interpolate_track(frame_index, np.stack([state for _, state in seen]), states[track], present[track])
-    boxes = np.empty((count, ROLLOUT_STATES, 5))
+    boxes = np.empty((count, steps, 5))
     boxes[..., :3] = states[..., :3]
     for track, (_, size) in enumerate(first.values()):
         boxes[track, :, 3:] = size

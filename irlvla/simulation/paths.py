@@ -8,10 +8,65 @@ from irlvla.simulation.kernels import kernel
 from irlvla.simulation.polygons import point_segment_distance
 from irlvla.types import Array
 
+PIECE_SEGMENTS = 16
+"""Segments of a path that share one rectangle: a point far from it is far from all of them."""
+
 
 def path_progress(path: Array) -> Array:
     """Arc length (m) at each vertex of a path [L, 2 or more]."""
     return np.append(0.0, np.cumsum(np.hypot(*np.diff(path[:, :2], axis=0).T)))
+
+
+@kernel
+def path_pieces(path: Array) -> Array:
+    """Rectangles [P, 4] (x min, y min, x max, y max) around every PIECE_SEGMENTS segments of a path [L, 2 or more]."""
+    count = (len(path) - 1 + PIECE_SEGMENTS - 1) // PIECE_SEGMENTS
+    pieces = np.empty((count, 4))
+    for piece in range(count):
+        first = piece * PIECE_SEGMENTS
+        last = min(first + PIECE_SEGMENTS, len(path) - 1)
+        pieces[piece, 0], pieces[piece, 1] = path[first : last + 1, 0].min(), path[first : last + 1, 1].min()
+        pieces[piece, 2], pieces[piece, 3] = path[first : last + 1, 0].max(), path[first : last + 1, 1].max()
+    return pieces
+
+
+@kernel
+def rectangle_distance(bounds: Array, x: float, y: float) -> float:
+    """Distance (m) of a point to a rectangle (x min, y min, x max, y max); 0 inside."""
+    dx = max(bounds[0] - x, 0.0, x - bounds[2])
+    dy = max(bounds[1] - y, 0.0, y - bounds[3])
+    return math.sqrt(dx * dx + dy * dy)
+
+
+@kernel
+def project_near(path: Array, pieces: Array, x: float, y: float) -> tuple[float, float]:
+    """`project`, given the path's pieces."""
+    # No segment is farther away than the first vertex of the nearest piece: what lies beyond cannot be the nearest.
+    bound = np.inf
+    for piece in range(len(pieces)):
+        i = piece * PIECE_SEGMENTS
+        bound = min(bound, math.hypot(path[i, 0] - x, path[i, 1] - y))
+    bound += 1e-6
+    nearest = np.inf
+    where = 0
+    for piece in range(len(pieces)):
+        if rectangle_distance(pieces[piece], x, y) > min(bound, nearest):
+            continue
+        first = piece * PIECE_SEGMENTS
+        for i in range(first, min(first + PIECE_SEGMENTS, len(path) - 1)):
+            distance = point_segment_distance(x, y, path[i, 0], path[i, 1], path[i + 1, 0], path[i + 1, 1])
+            if distance < nearest:
+                nearest, where = distance, i
+    passed = 0.0
+    for i in range(where):
+        dx, dy = path[i + 1, 0] - path[i, 0], path[i + 1, 1] - path[i, 1]
+        passed += math.sqrt(dx * dx + dy * dy)
+    dx, dy = path[where + 1, 0] - path[where, 0], path[where + 1, 1] - path[where, 1]
+    length = math.sqrt(dx * dx + dy * dy)
+    along = 0.0
+    if length > 0.0:
+        along = ((x - path[where, 0]) * dx + (y - path[where, 1]) * dy) / (length * length)
+    return passed + min(max(along, 0.0), 1.0) * length, nearest
 
 
 @kernel
@@ -24,20 +79,7 @@ def project(path: Array, x: float, y: float) -> tuple[float, float]:
         Arc length (m) of the first nearest place, and the distance (m) to it.
     Source: GEOS `LengthIndexOfPoint` (shapely `project`).
     """
-    nearest = np.inf
-    progress = 0.0
-    passed = 0.0
-    for i in range(len(path) - 1):
-        ax, ay, bx, by = path[i, 0], path[i, 1], path[i + 1, 0], path[i + 1, 1]
-        dx, dy = bx - ax, by - ay
-        length = math.sqrt(dx * dx + dy * dy)
-        distance = point_segment_distance(x, y, ax, ay, bx, by)
-        if distance < nearest:
-            nearest = distance
-            along = 0.0 if length == 0.0 else ((x - ax) * dx + (y - ay) * dy) / (length * length)
-            progress = passed + min(max(along, 0.0), 1.0) * length
-        passed += length
-    return progress, nearest
+    return project_near(path, path_pieces(path), x, y)
 
 
 @kernel

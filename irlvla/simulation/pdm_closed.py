@@ -18,6 +18,7 @@ from irlvla.simulation.observation import Tracks, touching_ego
 from irlvla.simulation.paths import path_progress, pose_at, project
 from irlvla.simulation.polygons import PolygonSet, box_distance, box_polygon_distance
 from irlvla.simulation.reference import resample_poses, rollout_times_us
+from irlvla.simulation.search_tree import order_in_tree
 from irlvla.simulation.traffic import FIRST_STATIC_TYPE, RedLights, Traffic, traffic_from_corners
 from irlvla.types import OBJECT_TYPES, ROLLOUT_STATES, ROLLOUT_STEP_S, Array
 
@@ -52,6 +53,10 @@ class Forecast:
     lights: RedLights
     blocking_lights: NDArray[np.bool_]
     """[R] red lights to stop for; those whose connector holds the whole ego vehicle already are not."""
+    listed_corners: Array
+    """[M, 41, 4, 2] every object in reach, those that touch the ego vehicle among them, in official order."""
+    listed_rows: NDArray[np.int64]
+    """[N] which of them the traffic is."""
 
 
 def _nearest(tracks: Tracks, ego_center: Array) -> NDArray[np.int64]:
@@ -68,18 +73,19 @@ def _nearest(tracks: Tracks, ego_center: Array) -> NDArray[np.int64]:
     return np.concatenate(kept)
 
 
-def forecast(current: Tracks, ego_pose_world: Array, lights: RedLights) -> Forecast:
+def forecast(current: Tracks, ego_pose_world: Array, lights: RedLights, steps: int = ROLLOUT_STATES) -> Forecast:
     """Extrapolate the objects of the current frame.
 
     Args:
         current: Objects of the current frame; only step 0 of their boxes and velocities is read.
         ego_pose_world: [3] rear axle.
         lights: Lane connectors of the corrected route that are red now.
+        steps: How far to look ahead, at 0.1 s a step, now included.
     Source: navsim `PDMObservation.update`; its memory of objects touched in earlier scenes is left out.
     """
     ego_box = ego_boxes(ego_pose_world)
     rows = _nearest(current, ego_box[:2])
-    rows = rows[~touching_ego(current.boxes[rows, 0], ego_pose_world)]
+    apart = ~touching_ego(current.boxes[rows, 0], ego_pose_world)
     boxes, velocity = current.boxes[rows, 0], current.velocity_mps[rows, 0]
     speed = np.hypot(velocity[:, 0], velocity[:, 1])
     heading = boxes[:, 2]
@@ -87,12 +93,15 @@ def forecast(current: Tracks, ego_pose_world: Array, lights: RedLights) -> Forec
     is_reversing = np.abs(wrap_angle(heading - np.arctan2(velocity[:, 1], velocity[:, 0]))) >= np.pi / 2
     course = np.where(is_reversing, wrap_angle(heading + np.pi), heading)
     moving = np.stack([np.cos(course) * speed, np.sin(course) * speed], axis=-1)
-    sampled_s = np.arange(0, ROLLOUT_STATES, _FORECAST_EVERY_STEPS) * ROLLOUT_STEP_S
+    sampled_s = np.arange(0, steps, _FORECAST_EVERY_STEPS) * ROLLOUT_STEP_S
     corners = box_corners(boxes)[:, None] + (sampled_s[:, None] * moving[:, None])[:, :, None]
+    held = np.arange(steps) // _FORECAST_EVERY_STEPS
     sampled = traffic_from_corners(
-        corners, np.ones(corners.shape[:2], dtype=np.bool_), current.types[rows], first_speed_mps=speed
+        corners[apart],
+        np.ones((int(apart.sum()), len(sampled_s)), dtype=np.bool_),
+        current.types[rows[apart]],
+        first_speed_mps=speed[apart],
     )
-    held = np.arange(ROLLOUT_STATES) // _FORECAST_EVERY_STEPS
     traffic = sampled._replace(
         corners=np.ascontiguousarray(sampled.corners[:, held]),
         centroid=np.ascontiguousarray(sampled.centroid[:, held]),
@@ -100,7 +109,15 @@ def forecast(current: Tracks, ego_pose_world: Array, lights: RedLights) -> Forec
     )
     body = shapely.Polygon(box_corners(ego_box))
     holds_ego = [shapely.within(body, polygon) for polygon in light_polygons(lights)]
-    return Forecast(traffic, speed, heading, lights, ~np.array(holds_ego, dtype=np.bool_))
+    return Forecast(
+        traffic,
+        speed[apart],
+        heading[apart],
+        lights,
+        ~np.array(holds_ego, dtype=np.bool_),
+        corners[:, held],
+        np.flatnonzero(apart),
+    )
 
 
 def light_polygons(lights: RedLights) -> list[shapely.Polygon]:
@@ -146,6 +163,23 @@ def _in_corridor(corridor: shapely.Polygon, corners: Array) -> NDArray[np.bool_]
     return inside
 
 
+def _tree_order(expected: Forecast, outlines: list[shapely.Polygon]) -> NDArray[np.int64]:
+    """Place [N + R, 41] of objects and red lights in the order in which the official search tree finds them.
+
+    Source: navsim `PDMOccupancyMap.intersects`.
+    """
+    order = np.zeros((len(expected.listed_rows) + len(outlines), ROLLOUT_STATES), dtype=np.int64)
+    listed, of_lights = len(expected.listed_corners), shapely.bounds(outlines)
+    for step in range(0, ROLLOUT_STATES, _FORECAST_EVERY_STEPS):
+        boxes = expected.listed_corners[:, step]
+        bounds = np.concatenate([np.concatenate([boxes.min(axis=1), boxes.max(axis=1)], axis=1), of_lights])
+        place = np.empty(len(bounds), dtype=np.int64)
+        place[order_in_tree(bounds)] = np.arange(len(bounds))
+        kept = np.concatenate([place[expected.listed_rows], place[listed:]])
+        order[:, step : step + _FORECAST_EVERY_STEPS] = kept[:, None]
+    return order
+
+
 @kernel
 def _advance(progress_m: float, speed_mps: float, target_mps: float, lead: Array) -> tuple[float, float]:
     """One Euler step of the intelligent-driver model; the speed may turn negative, as officially."""
@@ -175,15 +209,21 @@ def _unroll(
     lights: PolygonSet,
     light_in_corridor: NDArray[np.bool_],
     light_progress_m: Array,
+    order: NDArray[np.int64],
     poses: Array,
-) -> None:
-    """Drive the speed policies along one path; writes poses [policies, 41, 3]."""
+) -> bool:
+    """Drive the speed policies along one path; writes poses [policies, 41, 3].
+
+    Returns:
+        Whether several objects or lights were nearest at once somewhere, so that `order` [N + R, 41] decided.
+    """
     policies, steps = poses.shape[:2]
     along = np.full(policies, start_m)
     speed = np.full(policies, start_speed_mps)
     # At the first step the official planner reads leads that nobody has written yet: zeros.
     leads = np.zeros((policies, 3))
     corners = np.empty((4, 2))
+    tied = False
     for policy in range(policies):
         poses[policy, 0] = pose_at(path, progress_m, start_m)
     for step in range(1, steps):
@@ -192,17 +232,22 @@ def _unroll(
             lead = np.zeros(3)
             for policy in range(policies):
                 _body(poses[policy, step - 1], corners)
-                nearest_m, nearest, is_light = np.inf, -1, False
+                nearest_m, nearest, place, is_light = np.inf, -1, 0, False
                 for track in range(len(speed_mps)):
                     if in_corridor[track, step] and object_progress_m[track, step] > along[policy]:
                         distance_m = box_distance(corners, traffic.corners[track, step])
-                        if distance_m < nearest_m:
-                            nearest_m, nearest = distance_m, track
+                        is_tie = nearest >= 0 and distance_m == nearest_m
+                        tied |= is_tie
+                        if distance_m < nearest_m or (is_tie and order[track, step] < place):
+                            nearest_m, nearest, place = distance_m, track, order[track, step]
                 for light in range(len(light_in_corridor)):
                     if light_in_corridor[light] and light_progress_m[light] > along[policy]:
                         distance_m = box_polygon_distance(corners, lights, light)
-                        if distance_m < nearest_m:
-                            nearest_m, nearest, is_light = distance_m, light, True
+                        row = len(speed_mps) + light
+                        is_tie = nearest >= 0 and distance_m == nearest_m
+                        tied |= is_tie
+                        if distance_m < nearest_m or (is_tie and order[row, step] < place):
+                            nearest_m, nearest, place, is_light = distance_m, light, order[row, step], True
                 if nearest < 0:
                     lead[0], lead[2] = length_m, EGO_LENGTH_M / 2
                 else:
@@ -214,6 +259,7 @@ def _unroll(
         for policy in range(policies):
             along[policy], speed[policy] = _advance(along[policy], speed[policy], targets_mps[policy], leads[policy])
             poses[policy, step] = pose_at(path, progress_m, along[policy])
+    return tied
 
 
 @kernel
@@ -258,23 +304,30 @@ def proposals(centerline: Array, ego_state: Array, speed_limit_mps: float | None
         object_progress_m[in_corridor] = shapely.line_locate_point(line, shapely.points(traffic.centroid[in_corridor]))
         light_in_corridor = np.array([polygon.intersects(corridor) for polygon in outlines], dtype=np.bool_)
         light_progress_m = np.array([line.project(polygon.centroid) for polygon in outlines], dtype=np.float64)
-        _unroll(
-            path,
-            progress_m,
-            line.length,
-            start_m,
-            ego_state[3],
-            targets,
-            traffic,
-            expected.speed_mps,
-            expected.heading,
-            in_corridor,
-            object_progress_m,
-            expected.lights.polygons,
-            light_in_corridor & expected.blocking_lights,
-            light_progress_m,
-            poses[policies * lateral : policies * (lateral + 1)],
-        )
+        order = np.zeros((len(expected.speed_mps) + len(outlines), ROLLOUT_STATES), dtype=np.int64)
+        for _ in range(2):
+            tied = _unroll(
+                path,
+                progress_m,
+                line.length,
+                start_m,
+                ego_state[3],
+                targets,
+                traffic,
+                expected.speed_mps,
+                expected.heading,
+                in_corridor,
+                object_progress_m,
+                expected.lights.polygons,
+                light_in_corridor & expected.blocking_lights,
+                light_progress_m,
+                order,
+                poses[policies * lateral : policies * (lateral + 1)],
+            )
+            if not tied:
+                break
+            # Ties are rare and the trees costly, so only now do they decide.
+            order = _tree_order(expected, outlines)
     return poses
 
 

@@ -1,8 +1,9 @@
 """Which of several equally near things GEOS's search tree finds first.
 
-The official reactive traffic asks a sort-tile-recursive tree for the vehicle nearest to another, and several that
-already overlap it are all 0 m away. The answer then hangs on how the tree is packed and on how its queue breaks ties:
-both as in GEOS 3.11, built with libstdc++ as shapely's wheels are, down to vehicles that stand in the very same place.
+The official PDM-Closed follows the first of equally near objects that a sort-tile-recursive tree lists, and the
+official reactive traffic asks such a tree for the vehicle nearest to another, where all that overlap it are 0 m away.
+The answers then hang on how the tree is packed and on how its queue breaks ties: both as in GEOS 3.11, built with
+libstdc++ as shapely's wheels are, down to things that stand in the very same place.
 """
 
 import math
@@ -151,7 +152,7 @@ def _push(heap: NDArray[np.int64], hole: int, node: int, distances: Array) -> No
 
 @kernel
 def _pop(heap: NDArray[np.int64], size: int, distances: Array) -> None:
-    """Take the top off a heap of `size` nodes: the hole sinks to a leaf, and the last node rises from there."""
+    """Take the top off a binary heap of `size` nodes as libstdc++ does: hole down to a leaf, last node up from it."""
     last, size = heap[size - 1], size - 1
     hole, child = 0, 0
     while child < (size - 1) // 2:

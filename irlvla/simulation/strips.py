@@ -9,9 +9,9 @@ Differs: GEOS drops some of the vertices that are closer together than 1 % of ha
 than 0.01 % of it. Lines that turn more sharply than they are wide within a segment's length are not drawn as precisely.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -123,7 +123,7 @@ def lay_lines(progress_m: Sequence[Array], poses: Sequence[Array], widths_m: Seq
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     half_m, longest_m = np.array(widths_m, dtype=np.float64) / 2, np.zeros(len(counts))
     vertices = np.zeros((first[-1], 9))
-    for line, (begin, end) in enumerate(pairwise(first)):
+    for line, (begin, end) in enumerate(itertools.pairwise(first)):
         of_line = vertices[begin:end]
         of_line[:, [X, Y, HEADING]], of_line[:, PROGRESS] = poses[line], progress_m[line]
         step = np.diff(of_line[:, [X, Y]], axis=0)

@@ -15,14 +15,14 @@ FIRST_STATIC_TYPE = 3
 
 
 class Traffic(NamedTuple):
-    """Objects at the 41 steps of a rollout (10 Hz)."""
+    """Objects at T steps (10 Hz): the 41 of a rollout, and the second after it where that is known."""
 
     corners: Array
-    """[N, 41, 4, 2] box corners, counter-clockwise from front-left (m, world)."""
+    """[N, T, 4, 2] box corners, counter-clockwise from front-left (m, world)."""
     centroid: Array
-    """[N, 41, 2] centroid of the corners as GEOS rounds it (m, world)."""
+    """[N, T, 2] centroid of the corners as GEOS rounds it (m, world)."""
     present: NDArray[np.bool_]
-    """[N, 41] whether the object exists at a step."""
+    """[N, T] whether the object exists at a step."""
     is_static: NDArray[np.bool_]
     """[N] cones, barriers, signs and generic objects, as opposed to vehicles, pedestrians and bicycles."""
     first_speed_mps: Array
@@ -43,8 +43,8 @@ def traffic_from_boxes(
     """Lay out objects for the scoring kernels.
 
     Args:
-        boxes: [N, 41, 5] center x, y, heading, length, width (m, rad, world); absent steps may hold anything finite.
-        present: [N, 41].
+        boxes: [N, T, 5] center x, y, heading, length, width (m, rad, world); absent steps may hold anything finite.
+        present: [N, T].
         types: [N] index into OBJECT_TYPES.
         first_speed_mps: [N].
     """

@@ -3,9 +3,8 @@
 Scoring runs in processes of its own, which import neither torch nor a model.
 """
 
-import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from irlvla.data.maps import CityMap, load_map
 from irlvla.data.reposed import StartOffset, repose
 from irlvla.errors import SceneDataError
+from irlvla.processes import process_pool
 from irlvla.scoring.comfort import extended_comfort, history_comfort
 from irlvla.scoring.context import ScoringContext, build_context
 from irlvla.scoring.score import score_simulated, simulate_plans
@@ -187,9 +187,7 @@ class JudgePool:
 
     def __init__(self, root: Path, workers: int) -> None:
         self.root = root
-        # Fresh interpreters: a fork would carry torch's and numba's threads over in whatever state they are.
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(workers, mp_context=context) if workers else None
+        self._pool = process_pool(workers) if workers else None
 
     def submit(
         self,

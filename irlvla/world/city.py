@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString, MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
+from irlvla.errors import DataError
 from irlvla.world.motion import smooth_path
 
 Array = NDArray[np.float64]
@@ -31,7 +32,7 @@ OVERLAP_M = 0.5
 
 @dataclass(frozen=True)
 class Lane:
-    """One lane that cars may use."""
+    """One lane that cars may use; on a street for buses alone, one that they may use."""
 
     fid: int
     baseline_fid: int
@@ -193,18 +194,22 @@ def _distinct(points: Array) -> Array:
     return points[keep]
 
 
-def read_city(network: Path, location: str, origin: Array) -> City:
+def read_city(network: Path, location: str, origin: Array, first_fid: int = 0) -> City:
     """Read a SUMO network and lay it out as a nuPlan city around `origin`.
 
     Args:
         network: SUMO network file.
         location: nuPlan location name.
         origin: [2] world coordinates (UTM, m) of the network's centre.
+        first_fid: Feature ids begin above it, so that several networks can share one map.
+    Raises:
+        DataError: No car can drive from one street into another.
     """
     net = sumolib.net.readNet(str(network), withInternal=True)
     west, south, east, north = net.getBoundary()
     # Whole metres keep coordinates exact to the network's centimetres.
-    city = City(location, np.round(origin - np.array([(west + east) / 2, (south + north) / 2])))
+    middle = np.array([(west + east) / 2, (south + north) / 2])
+    city = City(location, np.round(origin - middle), last_fid=first_fid)
     edges = sorted(net.getEdges(False), key=lambda edge: edge.getID())
     lane_of: dict[str, Lane] = {}
     for edge in edges:
@@ -213,6 +218,10 @@ def read_city(network: Path, location: str, origin: Array) -> City:
     raw_connectors = _find_connectors(net, edges, lane_of, city.offset)
     for junction, baseline, width, _ in raw_connectors:
         junction_polygons[junction].append(_band(baseline, width))
+    if not raw_connectors:
+        raise DataError(
+            f"{network}: no car can drive from one street into another; take an area with junctions that cars may use"
+        )
     intersection_of: dict[str, int] = {}
     for junction in sorted(junction_polygons):
         shape = [p[:2] for p in net.getNode(junction).getShape()]
@@ -237,7 +246,7 @@ def read_city(network: Path, location: str, origin: Array) -> City:
                     city.walkways.append(Area(city.new_fid(), Polygon(_largest(area).exterior), edge.getID()))
     for edge in edges:
         for lane in edge.getLanes():
-            if lane.allows("pedestrian") and not lane.allows("passenger"):
+            if not _is_paved(lane) and (lane.allows("pedestrian") or lane.allows("bicycle")):
                 line = _distinct(np.array([p[:2] for p in lane.getShape()]) + city.offset)
                 if len(line) >= 2:
                     city.walkways.append(Area(city.new_fid(), _band(line, lane.getWidth()), lane.getID()))
@@ -245,11 +254,17 @@ def read_city(network: Path, location: str, origin: Array) -> City:
 
 
 def _add_roadblock(city: City, edge: sumolib.net.edge.Edge, lane_of: dict[str, Lane]) -> None:
-    lanes = [lane for lane in edge.getLanes() if lane.allows("passenger")]
-    if not lanes:
+    paved = [lane for lane in edge.getLanes() if _is_paved(lane)]
+    if not paved:
         return
+    # A bus lane beside car lanes belongs to the road, but no centerline may lead along it.
+    lanes = [lane for lane in paved if lane.allows("passenger")] or paved
     roadblock = city.new_fid()
     polygons = []
+    for lane in paved:
+        if lane not in lanes:
+            line = _distinct(np.array([p[:2] for p in lane.getShape()]) + city.offset)
+            polygons.append(_band(line, float(lane.getWidth())))
     boundaries = [city.new_fid() for _ in range(len(lanes) + 1)]
     for order, lane in enumerate(reversed(lanes)):
         shape = _distinct(np.array([p[:2] for p in lane.getShape()]) + city.offset)
@@ -267,6 +282,10 @@ def _add_roadblock(city: City, edge: sumolib.net.edge.Edge, lane_of: dict[str, L
         lane_of[lane.getID()] = record
     city.roadblocks.append(Area(roadblock, _merged(polygons, OVERLAP_M), edge.getID()))
     city.roadblock_of_edge[edge.getID()] = roadblock
+
+
+def _is_paved(lane: sumolib.net.lane.Lane) -> bool:
+    return bool(lane.allows("passenger") or lane.allows("bus"))
 
 
 _RawConnector = tuple[str, Array, float, tuple[Lane, Lane, str, tuple[str, int] | None, tuple[str, ...], float]]

@@ -1,5 +1,6 @@
 """Choosing drives: which vehicle, from when, becomes the ego of a log; and checking that it drives well."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -7,11 +8,13 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 from shapely.geometry import Polygon
+from shapely.geometry.base import BaseGeometry
 
-from irlvla.geometry import box_corners, ego_boxes
+from irlvla.geometry import EGO_WHEEL_BASE_M, box_corners, ego_boxes
 from irlvla.types import HISTORY_FRAMES, PLAN_POSES
 from irlvla.world.city import City, Connector
 from irlvla.world.motion import STEP_S, Track
+from irlvla.world.presets import Driver
 from irlvla.world.scenery import Scenery
 from irlvla.world.traffic import EGO_TYPE_PREFIX, RecordedTraffic
 
@@ -26,6 +29,17 @@ LATERAL_ACCELERATION = 3.6
 LONGITUDINAL_JERK = 3.6
 YAW_RATE = 0.6
 YAW_ACCELERATION = 1.2
+
+# What no person does, be it in an emergency.
+BEARABLE_ACCELERATION_MPS2 = 6.0
+BEARABLE_LATERAL_MPS2 = 4.0
+BEARABLE_YAW_RATE_RADPS = 0.7
+MAX_STEERING_RAD = 0.8
+MAX_STEERING_RATE_RADPS = 0.9
+LATE_YELLOW_S = 2.0
+"""Entering a junction so long after its light turned yellow is a fault."""
+KERB_GRAZE_M = 0.3
+"""A human's corner may leave the drivable area by this much and be labelled for it; beyond, no log is made of it."""
 
 _STANDING_MPS = 0.3
 _MAX_STANDING_SHARE = 0.45
@@ -87,6 +101,19 @@ def is_red(connector: Connector, traffic: RecordedTraffic, step: int) -> bool:
     return states is not None and states[min(step, len(states) - 1)][link] in "rRu"
 
 
+def yellow_s(connector: Connector, traffic: RecordedTraffic, step: int) -> float:
+    """For how long a connector's light has been yellow at a step; 0 where it is not."""
+    if connector.signal is None or connector.signal[0] not in traffic.signals:
+        return 0.0
+    light, link = connector.signal
+    states = traffic.signals[light]
+    first = min(step, len(states) - 1)
+    since = first
+    while since >= 0 and states[since][link] in "yY":
+        since -= 1
+    return (first - since) * STEP_S
+
+
 def route_edges(city: City, traffic: RecordedTraffic, drive: Drive) -> tuple[str, ...]:
     """SUMO edges of the ego's route, from two edges behind the log's start to its destination."""
     track = traffic.tracks[drive.track_index]
@@ -99,13 +126,32 @@ def route_edges(city: City, traffic: RecordedTraffic, drive: Drive) -> tuple[str
 
 
 def choose_drives(
-    city: City, scenery: Scenery, traffic: RecordedTraffic, count: int, frames: int, seed: int
+    city: City,
+    scenery: Scenery,
+    traffic: RecordedTraffic,
+    count: int,
+    frames: int,
+    seed: int,
+    obstacles: Array | None = None,
+    *,
+    onward_steps: int = 0,
+    driver: Driver = "sumo",
+    dropped: Counter[str] | None = None,
 ) -> list[Drive]:
-    """Pick eventful drives, balanced between braking, speeding up, turning and following.
+    """Pick eventful drives, balanced between braking, speeding up, turning, following and passing obstacles.
+
+    A drive is a car of the ego's outline over a log's length, not standing for most of it, picked by what happens in it
+    (`_EVENT_WORTH`), never by how it scores. SUMO's drivers stay out where they are uncomfortable or at fault. A human
+    driver's discomfort and faults stay in, to be labelled by `irlvla.world.faults`; only what no person would have
+    driven, or nobody around could have seen happen, is dropped (`_fault`).
 
     Args:
         count: Drives wanted; fewer are returned where the traffic does not offer more.
         frames: Keyframes per drive.
+        obstacles: [N, 2] world points of what stands in the way.
+        onward_steps: For so many steps after a drive its vehicle and the traffic must go on.
+        driver: Who moves the vehicles, as in `WorldPreset`.
+        dropped: Counts why drives that were picked could not stand.
     """
     rng = np.random.default_rng([seed, 41])
     index = TrafficIndex(traffic, city.offset)
@@ -117,27 +163,35 @@ def choose_drives(
     for number, track in enumerate(traffic.tracks):
         if not track.kind.startswith(EGO_TYPE_PREFIX):
             continue
-        for start in range(track.first_step + 10, track.last_step - span - 12, 10):
-            if start < 0 or start + span >= traffic.steps:
+        for start in range(track.first_step + 10, track.last_step - span - onward_steps - 12, 10):
+            if start < 0 or start + span + onward_steps >= traffic.steps:
                 continue
             drive = Drive(number, start, frames)
             happens = _events(track, drive)
-            if happens is not None and _is_comfortable(track, drive, span):
+            if happens is not None and (driver == "human" or _is_comfortable(track, drive, span)):
                 candidates.append(drive)
                 events.append(happens)
     if not candidates:
         return []
+    kind_worth = _EVENT_WORTH[driver]
     gain = np.array(events) * rng.uniform(0.8, 1.2, (len(events), 1))
+    if obstacles is not None and len(obstacles):
+        passes = [_passes(traffic.tracks[drive.track_index], drive, obstacles - city.offset) for drive in candidates]
+        gain = np.concatenate([gain, np.array(passes)[:, None]], axis=1)
+        kind_worth = np.append(kind_worth, _PASSING_WORTH)
     chosen: list[Drive] = []
     seen = np.zeros(gain.shape[1])
     open_ = np.ones(len(candidates), dtype=bool)
     while len(chosen) < count and open_.any():
         # Each further scene of one kind is worth less, so that the kinds stay in balance.
-        worth = (_EVENT_WORTH * (np.sqrt(seen + gain) - np.sqrt(seen))).sum(axis=1)
+        worth = (kind_worth * (np.sqrt(seen + gain) - np.sqrt(seen))).sum(axis=1)
         best = int(np.argmax(np.where(open_, worth, -np.inf)))
         drive = candidates[best]
         open_[best] = False
-        if _fault(city, scenery, index, drive, span, drivable) is None:
+        fault = _fault(city, scenery, index, drive, span, drivable, driver)
+        if fault is not None and dropped is not None:
+            dropped[fault] += 1
+        if fault is None:
             chosen.append(drive)
             seen += gain[best]
             for i, other in enumerate(candidates):
@@ -147,7 +201,25 @@ def choose_drives(
 
 
 # Worth of a scene in which the driver brakes, speeds up, turns left, turns right, waits, or does nothing of note.
-_EVENT_WORTH = np.array([1.5, 1.0, 1.3, 1.1, 0.25, 0.5])
+_EVENT_WORTH: dict[Driver, Array] = {
+    "sumo": np.array([1.5, 1.0, 1.3, 1.1, 0.25, 0.5]),
+    # About a fifth of the scenes are turns, several times what the traffic itself offers.
+    "human": np.array([1.0, 1.0, 0.5, 0.45, 0.3, 1.3]),
+}
+
+
+_PASSING_WORTH = 2.0
+# The next lane of one's own direction is nearer than this, the oncoming one is not.
+_PASSING_M = 4.3
+
+
+def _passes(track: Track, drive: Drive, obstacles: Array) -> float:
+    """Scenes of a drive in whose four seconds the ego vehicle comes past one of the obstacles (network coordinates)."""
+    begin = drive.first_step - track.first_step
+    now = begin + FRAME_STEPS * np.arange(HISTORY_FRAMES - 1, drive.frames - 10)
+    gap = np.hypot(*(track.center[:, None, :2] - obstacles).transpose(2, 0, 1)).min(axis=1)
+    beside = np.concatenate([[0], np.cumsum(gap < _PASSING_M)])
+    return float((beside[now + PLAN_POSES * FRAME_STEPS] > beside[now]).sum())
 
 
 def _events(track: Track, drive: Drive) -> Array | None:
@@ -188,9 +260,23 @@ def _is_comfortable(track: Track, drive: Drive, span: int) -> bool:
     )
 
 
-def _fault(city: City, scenery: Scenery, index: TrafficIndex, drive: Drive, span: int, drivable: Polygon) -> str | None:
-    """Why a drive cannot stand as a human's: hits something, leaves the road, runs a light, has no route left."""
+def _fault(
+    city: City,
+    scenery: Scenery,
+    index: TrafficIndex,
+    drive: Drive,
+    span: int,
+    drivable: BaseGeometry,
+    driver: Driver,
+) -> str | None:
+    """Why a drive cannot stand as a human's: hits something, leaves the road, runs a light, has no route left.
+
+    A human driver may graze the kerb and may be caught by red after entering on late yellow. Who was caught because
+    they waited in the junction did no wrong, but the score knows no difference, and NAVSIM's logs hardly show it.
+    """
     traffic = index.traffic
+    if driver == "human" and not _is_bearable(traffic.tracks[drive.track_index], drive, span):
+        return "harder than a person would drive"
     edges = route_edges(city, traffic, drive)
     if len(edges) < 2 or not city.route_roadblocks(edges):
         return "no route"
@@ -204,8 +290,11 @@ def _fault(city: City, scenery: Scenery, index: TrafficIndex, drive: Drive, span
         return "route has gaps"
     on_route = [c for c in city.connectors if str(c.roadblock_connector) in blocks and c.signal is not None]
     statics = np.array([[*item.pose, *item.size_m[:2]] for item in scenery.objects]).reshape(-1, 5)
+    driven = {str(lane) for lane in track.lanes}
+    touched: set[int] = set()
+    entered_at_yellow_s: dict[int, float] = {}
     for step, ego, outline in _ego_outlines(index, drive, span):
-        if not drivable.contains(outline):
+        if not drivable.contains(outline) and (driver == "sumo" or _beyond(drivable, outline) > KERB_GRAZE_M):
             return "off the drivable area"
         others = [i for i in index.present(step) if i != drive.track_index]
         boxes = np.concatenate([index.boxes(others, step), statics])
@@ -215,9 +304,41 @@ def _fault(city: City, scenery: Scenery, index: TrafficIndex, drive: Drive, span
             return "touches something"
         frame_step = drive.first_step + (step - drive.first_step) // FRAME_STEPS * FRAME_STEPS
         for connector in on_route:
-            if is_red(connector, traffic, frame_step) and connector.polygon.intersects(outline):
+            if not connector.polygon.intersects(outline):
+                continue
+            if not is_red(connector, traffic, frame_step):
+                if (
+                    connector.fid not in touched
+                    and step > drive.first_step
+                    and driven.intersection(connector.sumo_lanes)
+                ):
+                    entered_at_yellow_s[connector.intersection] = yellow_s(connector, traffic, step)
+                touched.add(connector.fid)
+            elif driver == "sumo" or entered_at_yellow_s.get(connector.intersection, 0.0) < LATE_YELLOW_S:
                 return "on a connector at red"
     return None
+
+
+def _is_bearable(track: Track, drive: Drive, span: int) -> bool:
+    """Whether a person would drive like this at all, be it in an emergency."""
+    begin = drive.first_step - track.first_step
+    window = slice(begin - 2, begin + span + 3)
+    speed, heading = track.speed_mps[window], track.rear_axle[window, 2]
+    yaw_rate = np.gradient(heading, STEP_S)
+    steering = np.arctan(EGO_WHEEL_BASE_M * yaw_rate / np.maximum(speed, 1.0))
+    return bool(
+        np.abs(np.gradient(speed, STEP_S)).max() < BEARABLE_ACCELERATION_MPS2
+        and np.abs(yaw_rate * speed).max() < BEARABLE_LATERAL_MPS2
+        and np.abs(yaw_rate).max() < BEARABLE_YAW_RATE_RADPS
+        and np.abs(steering).max() < MAX_STEERING_RAD
+        and np.abs(np.gradient(steering, STEP_S)).max() < MAX_STEERING_RATE_RADPS
+    )
+
+
+def _beyond(drivable: BaseGeometry, outline: Polygon) -> float:
+    """How far (m) the farthest corner of an outline lies off the drivable area."""
+    corners = shapely.points(shapely.get_coordinates(outline)[:4])
+    return float(shapely.distance(drivable, corners).max())
 
 
 def _ego_outlines(index: TrafficIndex, drive: Drive, span: int) -> Iterator[tuple[int, Array, Polygon]]:

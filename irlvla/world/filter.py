@@ -3,7 +3,7 @@
 NAVSIM leaves out scenes that constant velocity solves, and scenes that the human fails; so do we, with the same scorer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +35,12 @@ def choose_scenes(
     seed: int,
     workers: int,
     *,
+    log_names: Sequence[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[str]:
-    """Tokens of the scenes of a data split, in the order of logs and frames."""
-    scenes = open_scenes(root, Split(data_split, data_split, SceneFilter(frame_interval=1)))
+    """Tokens of the scenes of a data split, or of some of its logs, in the order of logs and frames."""
+    logs = None if log_names is None else frozenset(log_names)
+    scenes = open_scenes(root, Split(data_split, data_split, SceneFilter(frame_interval=1, log_names=logs)))
     rng = np.random.default_rng([seed, 61])
     tokens = scenes.tokens
     if preset.filter_scenes and tokens:

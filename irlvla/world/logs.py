@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from irlvla.geometry import wrap_angle
+from irlvla.geometry import GROUND_Z_M, wrap_angle
 from irlvla.types import COMMANDS
 from irlvla.world.city import City, Connector
 from irlvla.world.drives import Drive, TrafficIndex, is_red, route_edges
-from irlvla.world.motion import STEP_S
+from irlvla.world.motion import STEP_S, Track
 from irlvla.world.presets import WorldPreset
-from irlvla.world.rig import MountedCamera, mounted_cameras
+from irlvla.world.rig import MountedCamera, cameras_of
 from irlvla.world.scenery import Scenery
 
 Array = NDArray[np.float64]
@@ -24,7 +24,13 @@ STATIC_REACH_M = 60.0
 SIGNAL_REACH_M = 150.0
 COMMAND_REACH_M = 25.0
 _TURN_RAD = np.radians(30.0)
+FRAME_US = 500_000
+"""Time between keyframes."""
 _BASE_TIME_US = 1_630_000_000_000_000
+INDICATOR_AHEAD_S = 3.0
+_INDICATED_TURN_RAD = np.radians(20.0)
+VEHICLES = 40
+"""How many vehicles drive the logs of a world."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,12 @@ class SceneObject:
     kind: str
     """SUMO vehicle type where it is traffic, else its type."""
     box: Array
-    """[7] center x, y, z, length, width, height, heading."""
+    """[7] center x, y, z, length, width, height, heading; z above the street, see `boxes_ego`."""
     velocity_mps: Array
     """[2] over ground, ego axes."""
     braking: bool
+    indicator: int = 0
+    """1 where it signals to the left, -1 to the right."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +71,25 @@ class KeyFrame:
     """(connector, is red, SUMO's state letter) of every light near the ego."""
 
 
-def token_of(*parts: object) -> str:
-    """16 hexadecimal characters that depend on nothing but the parts."""
-    return hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).hexdigest()
+def token_of(*parts: object, length: int = 16) -> str:
+    """Hexadecimal characters that depend on nothing but the parts; 17 of them mark what no log recorded."""
+    return hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=(length + 1) // 2).hexdigest()[:length]
+
+
+def track_token(name: str, seed: int, track: str) -> str:
+    """Token of an object's track, the same in all frames of a log and in what follows from it."""
+    return token_of(name, seed, track)
 
 
 def log_name(location: str, number: int, seed: int) -> str:
     """A log name in nuPlan's fashion, unique within a world."""
-    return f"2021.{1 + seed % 12:02d}.{1 + number % 28:02d}.10.{number // 60:02d}.{number % 60:02d}_veh-00_{location}"
+    hour, minute = 10 + number // 3600, number // 60 % 60
+    return f"2021.{1 + seed % 12:02d}.{1 + number % 28:02d}.{hour}.{minute:02d}.{number % 60:02d}_veh-00_{location}"
+
+
+def vehicle_number(name: str, preset: WorldPreset) -> int:
+    """Which vehicle drives a log; with the plain look there is only one."""
+    return 0 if preset.looks == "plain" else int(token_of(name, "vehicle"), 16) % VEHICLES
 
 
 def object_type(kind: str) -> str:
@@ -89,37 +108,63 @@ def key_frames(
         name: Log name; tokens derive from it.
         start_us: Time of the first frame.
     """
-    edges = route_edges(city, index.traffic, drive)
     track = index.traffic.tracks[drive.track_index]
     yaw_rate = np.gradient(track.rear_axle[:, 2], STEP_S)
     acceleration = np.gradient(track.speed_mps, STEP_S)
-    signalled = [c for c in city.connectors if c.signal is not None]
-    signal_xy = np.array([c.baseline[0] for c in signalled]).reshape(-1, 2)
-    statics = np.array([item.pose for item in scenery.objects]).reshape(-1, 3)
-    compass = _RouteCompass(city, edges)
+    surroundings = Surroundings(city, scenery, index, drive)
     frames = []
     for number, step in enumerate(drive.steps()):
-        pose = index.ego_pose(drive.track_index, step)
         local = step - track.first_step
-        near = np.flatnonzero(np.hypot(*(signal_xy - pose[:2]).T) < SIGNAL_REACH_M)
-        lights = tuple(
-            (signalled[i], is_red(signalled[i], index.traffic, step), _state(signalled[i], index, step)) for i in near
-        )
         frames.append(
-            KeyFrame(
+            surroundings.key_frame(
                 token_of(name, number),
                 step,
-                start_us + number * 500_000,
-                pose,
-                float(track.speed_mps[local]),
-                float(acceleration[local]),
-                float(yaw_rate[local]),
-                compass.command(str(track.lanes[local]), pose),
-                _objects(index, drive, scenery, statics, step, pose),
-                lights,
+                start_us + number * FRAME_US,
+                index.ego_pose(drive.track_index, step),
+                (float(track.speed_mps[local]), float(acceleration[local]), float(yaw_rate[local])),
+                str(track.lanes[local]),
             )
         )
     return frames
+
+
+class Surroundings:
+    """What a vehicle has around it in a drive's traffic, wherever it stands; the drive's own vehicle is left out."""
+
+    def __init__(self, city: City, scenery: Scenery, index: TrafficIndex, drive: Drive) -> None:
+        self._index = index
+        self._drive = drive
+        self._scenery = scenery
+        self._statics = np.array([item.pose for item in scenery.objects]).reshape(-1, 3)
+        self._signalled = [c for c in city.connectors if c.signal is not None]
+        self._signal_xy = np.array([c.baseline[0] for c in self._signalled]).reshape(-1, 2)
+        self._compass = RouteCompass(city, route_edges(city, index.traffic, drive))
+
+    def key_frame(
+        self, token: str, step: int, time_us: int, pose: Array, motion: tuple[float, float, float], sumo_lane: str
+    ) -> KeyFrame:
+        """The keyframe of an ego vehicle.
+
+        Args:
+            step: Step of the recorded traffic.
+            pose: [3] rear axle, world.
+            motion: Speed (m/s), acceleration along the heading (m/s²), yaw rate (rad/s).
+            sumo_lane: Lane the front bumper is on; decides the driving command.
+        """
+        command = self._compass.command(sumo_lane, pose)
+        return KeyFrame(token, step, time_us, pose, *motion, command, self.objects(step, pose), self.lights(step, pose))
+
+    def objects(self, step: int, pose: Array) -> tuple[SceneObject, ...]:
+        """What is annotated around a pose [3] (world), road users first and nearest first among them."""
+        return _objects(self._index, self._drive, self._scenery, self._statics, step, pose)
+
+    def lights(self, step: int, pose: Array) -> tuple[tuple[Connector, bool, str], ...]:
+        """(connector, is red, SUMO's state letter) of every light near a pose [3] (world)."""
+        near = np.flatnonzero(np.hypot(*(self._signal_xy - pose[:2]).T) < SIGNAL_REACH_M)
+        signalled, traffic = self._signalled, self._index.traffic
+        return tuple(
+            (signalled[i], is_red(signalled[i], traffic, step), _state(signalled[i], self._index, step)) for i in near
+        )
 
 
 def _state(connector: Connector, index: TrafficIndex, step: int) -> str:
@@ -158,11 +203,26 @@ def _objects(
                     np.array([x, y, height / 2, length, width, height, heading]),
                     to_ego @ track.velocity_mps[local],
                     bool(braking),
+                    _indicator(track, local),
                 ),
             )
         )
-    found.sort(key=lambda item: (item[0], item[1].track))
-    found = found[:MAX_ROAD_USERS]
+    return nearest_objects(found, scenery, statics, pose)
+
+
+def nearest_objects(
+    found: list[tuple[float, SceneObject]], scenery: Scenery, statics: Array, pose: Array
+) -> tuple[SceneObject, ...]:
+    """What a frame annotates: the nearest road users, then the furniture around.
+
+    Args:
+        found: Distance (m) and object of every road user in reach.
+        statics: [N, 3] poses of the scenery's objects.
+        pose: [3] rear axle, world.
+    """
+    cos, sin = np.cos(pose[2]), np.sin(pose[2])
+    to_ego = np.array([[cos, sin], [-sin, cos]])
+    found = sorted(found, key=lambda item: (item[0], item[1].track))[:MAX_ROAD_USERS]
     for i in np.flatnonzero(np.hypot(*(statics[:, :2] - pose[:2]).T) < STATIC_REACH_M):
         item = scenery.objects[i]
         x, y = to_ego @ (statics[i, :2] - pose[:2])
@@ -173,7 +233,16 @@ def _objects(
     return tuple(item for _, item in found)
 
 
-class _RouteCompass:
+def _indicator(track: Track, local: int) -> int:
+    """Which way a vehicle is about to turn: 1 left, -1 right, 0 neither."""
+    if track.kind == "pedestrian":
+        return 0
+    later = min(len(track) - 1, local + round(INDICATOR_AHEAD_S / STEP_S))
+    turn = float(track.center[later, 2] - track.center[local, 2])
+    return 0 if abs(turn) < _INDICATED_TURN_RAD else int(np.sign(turn))
+
+
+class RouteCompass:
     """The driving command: which way the route turns next."""
 
     def __init__(self, city: City, edges: tuple[str, ...]) -> None:
@@ -237,6 +306,13 @@ def _turn_command(connector: Connector) -> int:
     return COMMANDS.index("right") if change < -_TURN_RAD else COMMANDS.index("straight")
 
 
+def boxes_ego(objects: tuple[SceneObject, ...]) -> Array:
+    """[N, 7] annotated boxes in the ego frame, whose origin is not on the street."""
+    boxes = np.array([item.box for item in objects]).reshape(-1, 7)
+    boxes[:, 2] += GROUND_Z_M
+    return boxes
+
+
 def frame_records(
     frames: list[KeyFrame], city: City, route: list[str], name: str, preset: WorldPreset, seed: int
 ) -> list[dict[str, Any]]:
@@ -245,7 +321,9 @@ def frame_records(
     Args:
         route: Roadblock ids of the whole log.
     """
-    cameras = mounted_cameras(preset.image_width_px, preset.image_height_px)
+    vehicle = vehicle_number(name, preset)
+    vehicle_name = f"veh-{vehicle:02d}"
+    cameras = cameras_of(preset, vehicle)
     scene_token = token_of(name, "scene")
     records: list[dict[str, Any]] = []
     for number, frame in enumerate(frames):
@@ -275,7 +353,7 @@ def frame_records(
                 "scene_token": scene_token,
                 "map_location": city.location,
                 "roadblock_ids": list(route),
-                "vehicle_name": "veh-00",
+                "vehicle_name": vehicle_name,
                 "can_bus": can_bus,
                 "lidar_path": f"{name}/MergedPointCloud/{frame.token}.pcd",
                 "lidar2ego_translation": np.zeros(3),
@@ -288,7 +366,7 @@ def frame_records(
                 "traffic_lights": [(connector.fid, red) for connector, red, _ in frame.lights],
                 "driving_command": command,
                 "cams": {
-                    camera.name: _camera_record(camera, name, frame.token, camera.name in preset.cameras)
+                    camera.name: camera_record(camera, name, frame.token, rendered=camera.name in preset.cameras)
                     for camera in cameras.values()
                 },
                 "sample_prev": frames[number - 1].token if number else "",
@@ -297,24 +375,25 @@ def frame_records(
                 "lidar2ego": np.eye(4),
                 "lidar2global": to_world.copy(),
                 "anns": {
-                    "gt_boxes": np.array([item.box for item in objects]).reshape(-1, 7),
+                    "gt_boxes": boxes_ego(objects),
                     "gt_names": np.array([item.type for item in objects], dtype="<U16"),
                     "gt_velocity_3d": np.array([[*item.velocity_mps, 0.0] for item in objects]).reshape(-1, 3),
                     "instance_tokens": [token_of(frame.token, item.track) for item in objects],
-                    "track_tokens": [token_of(name, seed, item.track) for item in objects],
+                    "track_tokens": [track_token(name, seed, item.track) for item in objects],
                 },
             }
         )  # fmt: skip
     return records
 
 
-def _camera_record(camera: MountedCamera, name: str, token: str, rendered: bool) -> dict[str, Any]:
+def camera_record(camera: MountedCamera, name: str, token: str, *, rendered: bool) -> dict[str, Any]:
+    """Where an image lies and how its camera is mounted, in the fields of a log."""
     return {
         "data_path": f"{name}/{camera.name}/{token}.jpg" if rendered else "",
         "sensor2lidar_rotation": camera.rotation_ego.copy(),
         "sensor2lidar_translation": camera.translation_ego.copy(),
         "cam_intrinsic": camera.intrinsic.copy(),
-        "distortion": np.zeros(5),
+        "distortion": camera.distortion.copy(),
     }
 
 

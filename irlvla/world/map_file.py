@@ -4,10 +4,11 @@ The files follow the OGC GeoPackage layout that GDAL reads (spatial index left o
 every layer that the nuPlan map API opens.
 """
 
+import errno
 import json
 import sqlite3
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString, Point
 from shapely.geometry.base import BaseGeometry
 
-from irlvla.files import write_atomically
+from irlvla.files import write_atomically, write_text
 from irlvla.world.city import City
 
 Array = NDArray[np.float64]
@@ -42,6 +43,18 @@ ORIGINS = {
     "us-nv-las-vegas-strip": (664500.0, 3998500.0),
     "us-pa-pittsburgh-hazelwood": (587500.0, 4474500.0),
 }
+
+SLOT_SPACING_M = 6000.0
+"""Networks that share a location lie this far apart, well beyond anything that looks around itself."""
+SLOT_FIDS = 1_000_000
+"""Feature ids of one map are unique because each of its networks counts from a multiple of this."""
+
+
+def slot_origin(location: str, slot: int) -> Array:
+    """[2] world coordinates (UTM, m) of the middle of a network's place."""
+    east, north = ORIGINS[location]
+    return np.array([east + slot * SLOT_SPACING_M, north])
+
 
 CREATOR = "irlvla"
 
@@ -196,14 +209,29 @@ def _rows(city: City) -> Iterable[tuple[str, int, BaseGeometry, tuple[Any, ...]]
         yield "carpark_areas", area.fid, area.polygon, (0.0, CREATOR)
 
 
-def write_map(city: City, file: Path) -> None:
-    """Write one city as `map.gpkg`; rows of each layer in ascending fid."""
-    write_atomically(file, lambda beside: _write_database(city, beside))
+def write_map(cities: Sequence[City], file: Path) -> None:
+    """Write the networks of one location as `map.gpkg`; rows of each layer in ascending fid.
+
+    Raises:
+        RunError: The disk is full.
+    """
+
+    def write(beside: Path) -> None:
+        try:
+            _write_database(cities, beside)
+        except sqlite3.OperationalError as error:
+            # SQLite hides the system's error number; both of these mean that a write found no room.
+            if error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE):
+                raise OSError(errno.ENOSPC, f"no room for the map: {error}", str(file)) from error
+            raise
+
+    write_atomically(file, write)
 
 
-def _write_database(city: City, path: Path) -> None:
-    to_degrees = pyproj.Transformer.from_crs(UTM_EPSG[city.location], 4326, always_xy=True)
-    rows = sorted(_rows(city), key=lambda row: (row[0], row[1]))
+def _write_database(cities: Sequence[City], path: Path) -> None:
+    epsg = UTM_EPSG[cities[0].location]
+    to_degrees = pyproj.Transformer.from_crs(epsg, 4326, always_xy=True)
+    rows = sorted((row for city in cities for row in _rows(city)), key=lambda row: (row[0], row[1]))
     database = sqlite3.connect(path)
     try:
         database.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -243,7 +271,7 @@ def _write_database(city: City, path: Path) -> None:
             "INSERT INTO meta (key, value) VALUES (?, ?)",
             [
                 ("geographicCoordSystem", "epsg:4326"),
-                ("projectedCoordSystem", f"epsg:{UTM_EPSG[city.location]}"),
+                ("projectedCoordSystem", f"epsg:{epsg}"),
             ],
         )
         database.execute(
@@ -259,5 +287,4 @@ def write_map_index(root: Path) -> None:
     """Write `nuplan-maps-v1.0.json`, which names the version of each location's map."""
     layer = {"shape": [10, 10], "transform_matrix": np.eye(4).tolist()}
     index = {name: {"version": version, "layers": {"Intensity": layer}} for name, version in MAP_VERSIONS.items()}
-    (root / "maps").mkdir(parents=True, exist_ok=True)
-    (root / "maps" / "nuplan-maps-v1.0.json").write_text(json.dumps(index, indent=1))
+    write_text(root / "maps" / "nuplan-maps-v1.0.json", json.dumps(index, indent=1))

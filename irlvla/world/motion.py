@@ -61,6 +61,13 @@ def _trail(guide: Array, tangent: Array, guide_to_axle_m: float, step_m: float) 
     return heading
 
 
+def resampled(points: Array) -> tuple[Array, Array]:
+    """Arc length [M] about every PATH_STEP_M of a polyline [N, 2], and its points [M, 2] there."""
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
+    at = np.linspace(0.0, length[-1], max(2, round(length[-1] / PATH_STEP_M) + 1))
+    return at, np.stack([np.interp(at, length, points[:, 0]), np.interp(at, length, points[:, 1])], axis=1)
+
+
 def smooth_path(points: Array, sigma_m: float) -> tuple[Array, Array]:
     """Resample a polyline every PATH_STEP_M and round its corners, keeping both ends in place.
 
@@ -69,9 +76,7 @@ def smooth_path(points: Array, sigma_m: float) -> tuple[Array, Array]:
     Returns:
         [M, 2] points, and [M] arc length of the *original* polyline at each of them.
     """
-    length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
-    at = np.linspace(0.0, length[-1], max(2, round(length[-1] / PATH_STEP_M) + 1))
-    dense = np.stack([np.interp(at, length, points[:, 0]), np.interp(at, length, points[:, 1])], axis=1)
+    at, dense = resampled(points)
     if sigma_m <= 0 or len(dense) < 5:
         return dense, at
     reach = min(len(dense) - 1, round(4 * sigma_m / PATH_STEP_M))
@@ -80,6 +85,59 @@ def smooth_path(points: Array, sigma_m: float) -> tuple[Array, Array]:
     after = 2 * dense[-1] - dense[-2 : -reach - 2 : -1]
     smooth = gaussian_filter1d(np.concatenate([before, dense, after]), sigma_m / PATH_STEP_M, axis=0, mode="nearest")
     return smooth[reach : reach + len(dense)], at
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A vehicle's measures along its length."""
+
+    is_ego: bool
+    size_m: tuple[float, float, float]
+    rear_overhang_m: float
+    guide_to_axle_m: float
+    """The rear axle trails a guide point this far ahead of it."""
+
+    @staticmethod
+    def of(kind: str, size_m: tuple[float, ...]) -> "Outline":
+        """Outline of a vehicle of a SUMO type."""
+        length = size_m[0]
+        is_ego = kind.startswith("ego")
+        return Outline(
+            is_ego,
+            (size_m[0], size_m[1], size_m[2]),
+            EGO_REAR_OVERHANG_M if is_ego else 0.2 * length,
+            2.0 if is_ego else max(0.4, 0.4 * length),
+        )
+
+    @property
+    def front_to_axle_m(self) -> float:
+        return self.size_m[0] - self.rear_overhang_m
+
+    def guide_points(self, front: Array) -> tuple[Array, Array, float]:
+        """The line of the front bumper, with a lead-in for the body behind it.
+
+        Args:
+            front: [T, 2] front bumper.
+        Returns:
+            [N, 2] distinct points, [T] distance driven, and the lead-in's length.
+        """
+        moved = np.hypot(*np.diff(front, axis=0).T)
+        progress = np.concatenate([[0.0], np.cumsum(moved)])
+        # Points closer than this are standing still with lateral jitter; they would give wild tangents.
+        points = front[np.r_[True, moved > 0.02]]
+        if len(points) < 2:
+            points = np.stack([front[0], front[0] + _lane_start_direction(front)])
+        ahead = _unit(points[min(len(points) - 1, 5)] - points[0])
+        origin = points[0] - ahead * (self.front_to_axle_m + 0.5)
+        return np.concatenate([[origin], points]), progress, float(np.hypot(*(points[0] - origin)))
+
+
+def trailed_path(guide: Array, step_m: float, guide_to_axle_m: float) -> Array:
+    """Rear-axle poses [M, 3] of a body whose guide point moves along a line [M, 2] of even steps."""
+    tangent = np.unwrap(np.arctan2(np.gradient(guide[:, 1]), np.gradient(guide[:, 0])))
+    heading = _trail(guide, tangent, guide_to_axle_m, step_m)
+    axle = guide - guide_to_axle_m * np.stack([np.cos(heading), np.sin(heading)], axis=1)
+    return np.concatenate([axle, heading[:, None]], axis=1)
 
 
 def vehicle_track(
@@ -93,42 +151,66 @@ def vehicle_track(
         lanes: [T] SUMO lane ids.
         size_m: Length, width, height.
     """
-    length = size_m[0]
-    ego = kind.startswith("ego")
-    rear_overhang = EGO_REAR_OVERHANG_M if ego else 0.2 * length
-    front_to_axle = length - rear_overhang
-    guide_to_axle = 2.0 if ego else max(0.4, 0.4 * length)
-    moved = np.hypot(*np.diff(front, axis=0).T)
-    progress = np.concatenate([[0.0], np.cumsum(moved)])
-    # Points closer than this are standing still with lateral jitter; they would give wild tangents.
-    keep = np.r_[True, moved > 0.02]
-    points = front[keep]
-    if len(points) < 2:
-        points = np.stack([front[0], front[0] + _lane_start_direction(front)])
-    origin = points[0] - _unit(points[min(len(points) - 1, 5)] - points[0]) * (front_to_axle + 0.5)
-    path, at = smooth_path(np.concatenate([[origin], points]), 1.6)
-    lead_in = np.hypot(*(points[0] - origin))
-    step = float(at[1] - at[0])
-    tangent = np.unwrap(np.arctan2(np.gradient(path[:, 1]), np.gradient(path[:, 0])))
-    heading = _trail(path, tangent, guide_to_axle, step)
-    axle = path - guide_to_axle * np.stack([np.cos(heading), np.sin(heading)], axis=1)
-
+    outline = Outline.of(kind, size_m)
+    points, progress, lead_in_m = outline.guide_points(front)
+    guide, at = smooth_path(points, 1.6)
+    axle = trailed_path(guide, float(at[1] - at[0]), outline.guide_to_axle_m)
     smooth_progress = np.maximum.accumulate(_smooth_in_time(progress))
-    guide_at = lead_in + smooth_progress - (front_to_axle - guide_to_axle)
-    poses = np.stack([np.interp(guide_at, at, column) for column in (axle[:, 0], axle[:, 1], heading)], axis=1)
+    guide_at = lead_in_m + smooth_progress - (outline.front_to_axle_m - outline.guide_to_axle_m)
+    poses = np.stack([np.interp(guide_at, at, column) for column in axle.T], axis=1)
+    return assembled_track(name, kind, first_step, outline, poses, lanes)
+
+
+def assembled_track(
+    name: str, kind: str, first_step: int, outline: Outline, poses: Array, lanes: NDArray[np.object_]
+) -> Track:
+    """Track of a vehicle from its rear-axle poses [T, 3], 0.1 s apart, heading unwrapped."""
     direction = np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
-    center = poses[:, :2] + (length / 2 - rear_overhang) * direction
+    center = poses[:, :2] + (outline.size_m[0] / 2 - outline.rear_overhang_m) * direction
     velocity = np.gradient(center, STEP_S, axis=0) if len(center) > 1 else np.zeros((1, 2))
     speed = np.sum(np.gradient(poses[:, :2], STEP_S, axis=0) * direction, axis=1)
     return Track(
         name,
         kind,
         first_step,
-        (size_m[0], size_m[1], size_m[2]),
+        outline.size_m,
         poses,
         np.concatenate([center, poses[:, 2:]], axis=1),
         velocity,
         speed,
+        lanes,
+    )
+
+
+def standing_track(
+    name: str,
+    kind: str,
+    first_step: int,
+    front: Array,
+    heading: float,
+    lanes: NDArray[np.object_],
+    size_m: tuple[float, ...],
+) -> Track:
+    """Track of a vehicle that never moves; its path cannot tell its heading.
+
+    Args:
+        front: [2] front bumper in network coordinates.
+        lanes: [T] SUMO lane ids, one for every 0.1 s that it is there.
+    """
+    direction = np.array([np.cos(heading), np.sin(heading)])
+    center = np.array([*(front - size_m[0] / 2 * direction), heading])
+    rear_overhang = EGO_REAR_OVERHANG_M if kind.startswith("ego") else 0.2 * size_m[0]
+    axle = np.array([*(front - (size_m[0] - rear_overhang) * direction), heading])
+    count = len(lanes)
+    return Track(
+        name,
+        kind,
+        first_step,
+        (size_m[0], size_m[1], size_m[2]),
+        np.tile(axle, (count, 1)),
+        np.tile(center, (count, 1)),
+        np.zeros((count, 2)),
+        np.zeros(count),
         lanes,
     )
 

@@ -1,9 +1,20 @@
-"""Sizes of the embedded world: which networks, how many logs, which cameras."""
+"""Sizes of the embedded world: which networks, how many logs, which cameras, what stands in the way."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-NetworkSource = Literal["berlin", "braunschweig", "random", "grid"]
+from irlvla.types import CAMERA_NAMES
+
+CitySource = Literal["berlin", "braunschweig", "koenigs_wusterhausen", "ingolstadt", "bremen", "braunschweig_crossing"]
+GeneratedSource = Literal["random", "grid", "spider", "roundabouts", "arterial"]
+FileSource = Literal["osm", "opendrive", "sumo"]
+NetworkSource = CitySource | GeneratedSource | FileSource
+Driver = Literal["sumo", "human"]
+WorldSplit = Literal["train", "test", "hard"]
+
+DATA_SPLITS: dict[WorldSplit, str] = {"train": "trainval", "test": "test", "hard": "test"}
+"""Folder of the logs of each split; as in NAVSIM, the two-stage split takes its logs from `test`."""
 
 
 @dataclass(frozen=True)
@@ -13,9 +24,41 @@ class NetworkSpec:
     location: str
     """One of the four nuPlan locations; decides the UTM zone and the map version."""
     source: NetworkSource
-    """Real city from SUMO's wheel (OpenStreetMap), or a generated network type."""
-    data_split: str
-    """`trainval` or `test`."""
+    """Real city from SUMO's wheel (OpenStreetMap), a generated network type, or the format of `file`."""
+    split: WorldSplit | None
+    """Which split its logs go to; None for a network that is only a map, since all four locations need one."""
+    slot: int = 0
+    """Several networks at one location lie in slots far apart, numbered from 0."""
+    span_m: float | None = None
+    """Side of the square, where it differs from the preset's."""
+    file: Path | None = None
+    """OpenStreetMap extract, OpenDRIVE file or SUMO scenario of the user."""
+    mirrored: bool = False
+    """Whether `file` is mirrored, so that a place with left-hand traffic is driven on the right."""
+    digest: str = ""
+    """Content of `file`, so that an unfinished world is not continued with other content."""
+
+    @property
+    def data_split(self) -> str:
+        """`trainval` or `test`; a network without logs counts as `trainval`."""
+        return DATA_SPLITS[self.split or "train"]
+
+    @property
+    def place(self) -> str:
+        """A name that no other network of a world has."""
+        return f"{self.location}.{self.slot}" if self.slot else self.location
+
+
+@dataclass(frozen=True)
+class FollowUpPreset:
+    """How many follow-up scenes a two-stage split gets."""
+
+    split: WorldSplit
+    """Split whose logs are followed."""
+    scenes_per_log: int
+    """First-stage scenes of a log, at most."""
+    starts_per_scene: int
+    """Starts that follow a first-stage scene, at most."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +67,11 @@ class WorldPreset:
 
     name: str
     networks: tuple[NetworkSpec, ...]
-    """One per nuPlan location; all four must be there, since the official map API opens all four."""
+    """At least one per nuPlan location, since the official map API opens all four."""
     train_logs: int
-    """Logs in data split `trainval`, shared evenly by its networks."""
+    """Logs in `world-train`, shared evenly by its networks."""
     test_logs: int
-    """Logs in data split `test`, shared evenly by its networks."""
+    """Logs in `world-test`, shared evenly by its networks."""
     frames_per_log: int
     """Keyframes a log, 0.5 s apart; a scene takes 14 of them."""
     cameras: tuple[str, ...]
@@ -46,15 +89,70 @@ class WorldPreset:
     network_span_m: float
     """Side of the square that is cut out of a city, or covered by a generated network."""
     jpeg_quality: int = 85
+    """Of plain images; rich ones differ from log to log."""
+    looks: Literal["plain", "rich"] = "plain"
+    """`plain`: straight cameras and simple bodies, the look that the published demo was trained on; `rich`: nuPlan's
+    cameras, weather, shadows, night, five LiDARs."""
+    lens_distortion: bool = True
+    """Whether rich images keep nuPlan's lens distortion."""
+    follow_ups: FollowUpPreset | None = None
+    """Follow-up scenes of split `world-hard`; None writes no such split."""
+    driver: Driver = "sumo"
+    """Who moves the vehicles: SUMO's own drivers, smoothed; or `irlvla.world.human_driver`'s people, whose lapses are
+    labelled."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
+    hard_logs: int = 0
+    """Logs in `world-hard`, shared evenly by its networks."""
+    connected_trips: bool = False
+    """Whether every trip has a way to its goal; else up to a half of the vehicles end at the rim of a cut-out city."""
+    road_works_per_km: float = 0.0
+    """Closed parts of lanes, marked with cones and barriers, per kilometre of street."""
+    standing_vehicles_per_km: float = 0.0
+    """Broken-down and delivering vehicles on the carriageway, per kilometre of street with several lanes."""
+    bus_stops_per_km: float = 0.0
+    """Stops that buses serve, per kilometre of street."""
+
+    def logs(self, split: WorldSplit) -> int:
+        """Logs wanted for a split."""
+        return {"train": self.train_logs, "test": self.test_logs, "hard": self.hard_logs}[split]
+
+    @property
+    def has_obstacles(self) -> bool:
+        """Whether anything stands in the way, so that drivers may have to use the oncoming lane to pass."""
+        return self.road_works_per_km > 0 or self.standing_vehicles_per_km > 0
 
 
 NETWORKS = (
-    NetworkSpec("us-ma-boston", "berlin", "trainval"),
-    NetworkSpec("us-pa-pittsburgh-hazelwood", "random", "trainval"),
+    NetworkSpec("us-ma-boston", "berlin", "train"),
+    NetworkSpec("us-pa-pittsburgh-hazelwood", "random", "train"),
     NetworkSpec("us-nv-las-vegas-strip", "braunschweig", "test"),
     NetworkSpec("sg-one-north", "grid", "test"),
+)
+
+# A real city with a motorway, a real town, and generated networks of every kind in each split; all of them differ.
+CITY_NETWORKS = (
+    NetworkSpec("us-ma-boston", "berlin", "train", span_m=1300.0),
+    NetworkSpec("us-ma-boston", "arterial", "train", slot=1, span_m=1100.0),
+    NetworkSpec("us-ma-boston", "roundabouts", "train", slot=2),
+    NetworkSpec("us-pa-pittsburgh-hazelwood", "koenigs_wusterhausen", "train", span_m=2600.0),
+    NetworkSpec("us-pa-pittsburgh-hazelwood", "random", "train", slot=1, span_m=900.0),
+    NetworkSpec("us-pa-pittsburgh-hazelwood", "grid", "train", slot=2),
+    NetworkSpec("us-nv-las-vegas-strip", "braunschweig", "test", span_m=1300.0),
+    NetworkSpec("us-nv-las-vegas-strip", "bremen", "test", slot=1, span_m=3000.0),
+    NetworkSpec("us-nv-las-vegas-strip", "arterial", "test", slot=2, span_m=1100.0),
+    NetworkSpec("sg-one-north", "random", "test", span_m=900.0),
+    NetworkSpec("sg-one-north", "roundabouts", "test", slot=1),
+    NetworkSpec("us-nv-las-vegas-strip", "ingolstadt", "hard", slot=3, span_m=1000.0),
+    NetworkSpec("sg-one-north", "spider", "hard", slot=2),
+    NetworkSpec("sg-one-north", "arterial", "hard", slot=3, span_m=900.0),
+)
+CITY_MINI_NETWORKS = (
+    NetworkSpec("us-ma-boston", "berlin", "train"),
+    NetworkSpec("us-ma-boston", "roundabouts", "train", slot=1),
+    NetworkSpec("us-pa-pittsburgh-hazelwood", "random", None),
+    NetworkSpec("us-nv-las-vegas-strip", "arterial", "test"),
+    NetworkSpec("sg-one-north", "spider", "hard"),
 )
 
 FRONT_CAMERAS = ("CAM_L0", "CAM_F0", "CAM_R0")
@@ -74,6 +172,23 @@ PRESETS = {
         warm_up_s=22.0,
         traffic_density=6.0,
         network_span_m=420.0,
+        filter_scenes=False,
+    ),
+    "looks": WorldPreset(
+        name="looks",
+        networks=NETWORKS,
+        train_logs=4,
+        test_logs=4,
+        frames_per_log=16,
+        cameras=CAMERA_NAMES,
+        image_width_px=480,
+        image_height_px=270,
+        lidar=True,
+        simulated_s=40.0,
+        warm_up_s=40.0,
+        traffic_density=9.0,
+        network_span_m=500.0,
+        looks="rich",
         filter_scenes=False,
     ),
     "quick": WorldPreset(
@@ -106,5 +221,52 @@ PRESETS = {
         warm_up_s=40.0,
         traffic_density=5.5,
         network_span_m=750.0,
+    ),
+    "city": WorldPreset(
+        name="city",
+        networks=CITY_NETWORKS,
+        train_logs=240,
+        test_logs=80,
+        hard_logs=30,
+        frames_per_log=32,
+        cameras=FRONT_CAMERAS,
+        image_width_px=256,
+        image_height_px=144,
+        lidar=True,
+        simulated_s=180.0,
+        warm_up_s=60.0,
+        traffic_density=6.0,
+        network_span_m=800.0,
+        looks="rich",
+        follow_ups=FollowUpPreset("hard", scenes_per_log=2, starts_per_scene=6),
+        driver="human",
+        connected_trips=True,
+        road_works_per_km=0.9,
+        standing_vehicles_per_km=0.8,
+        bus_stops_per_km=0.6,
+    ),
+    "city-mini": WorldPreset(
+        name="city-mini",
+        networks=CITY_MINI_NETWORKS,
+        train_logs=2,
+        test_logs=1,
+        hard_logs=1,
+        frames_per_log=16,
+        cameras=("CAM_F0",),
+        image_width_px=256,
+        image_height_px=144,
+        lidar=True,
+        simulated_s=22.0,
+        warm_up_s=25.0,
+        traffic_density=6.0,
+        network_span_m=450.0,
+        filter_scenes=False,
+        looks="rich",
+        follow_ups=FollowUpPreset("hard", scenes_per_log=1, starts_per_scene=2),
+        driver="human",
+        connected_trips=True,
+        road_works_per_km=1.5,
+        standing_vehicles_per_km=1.5,
+        bus_stops_per_km=1.0,
     ),
 }

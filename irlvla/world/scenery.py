@@ -1,4 +1,4 @@
-"""What stands beside the road: buildings, trees, parked cars, work zones, litter bins; all outside the carriageway."""
+"""What traffic does not move: buildings, trees, parked cars, litter bins beside the road, and road works on it."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,8 @@ from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
 from irlvla.geometry import box_corners
-from irlvla.world.city import OVERLAP_M, Area, City
+from irlvla.world.city import OVERLAP_M, Area, City, Lane
+from irlvla.world.obstacles import BUS_STOP_LENGTH_M, Obstacles, RoadWorks, along_lane
 
 Array = NDArray[np.float64]
 
@@ -41,8 +42,12 @@ class Scenery:
     objects: tuple[StaticObject, ...]
 
 
-def lay_out_scenery(city: City, seed: int) -> Scenery:
-    """Place scenery along every street; car parks are added to `city`."""
+def lay_out_scenery(city: City, seed: int, obstacles: Obstacles | None = None) -> Scenery:
+    """Place scenery along every street; car parks are added to `city`.
+
+    Args:
+        obstacles: Road works to mark, and bus stops that get a shelter.
+    """
     rng = np.random.default_rng([seed, 23])
     road = shapely.union_all([area.polygon for area in (*city.roadblocks, *city.intersections)])
     shapely.prepare(road)
@@ -60,6 +65,14 @@ def lay_out_scenery(city: City, seed: int) -> Scenery:
         for _ in range(rng.integers(0, 3)):
             size = ((0.6, 0.6, 1.1), (0.35, 0.35, 1.0), (1.2, 0.8, 1.3))[rng.integers(3)]
             roadside.place("generic_object", inner[rng.integers(len(inner))], kerb_m + rng.uniform(0.6, 2.4), size)
+    if obstacles is not None:
+        lane_of = {lane.sumo_id: lane for lane in city.lanes}
+        for works in obstacles.road_works:
+            _close_off(works, lane_of[works.sumo_lane], roadside)
+        for stop in obstacles.bus_stops:
+            lane = lane_of[stop.sumo_lane]
+            middle = along_lane(lane, np.array([stop.end_m - BUS_STOP_LENGTH_M / 2]))[0]
+            roadside.place("generic_object", middle, lane.width_m / 2 + OVERLAP_M + 1.7, (4.0, 1.4, 2.5))
     parks = [area.polygon for area in city.car_parks]
     walks = [area.polygon for area in (*city.walkways, *city.crosswalks)]
     blocked = shapely.union_all([road, *walks, *parks])
@@ -73,7 +86,7 @@ def lay_out_scenery(city: City, seed: int) -> Scenery:
 
 
 class _Roadside:
-    """Where furniture may stand: anywhere but on the carriageway."""
+    """Where furniture may stand: anywhere but on the carriageway, unless it closes a part of it."""
 
     def __init__(self, road: BaseGeometry, pavement_m: float) -> None:
         self.road = road
@@ -87,7 +100,14 @@ class _Roadside:
         x, y = _beside(station, lateral_m)
         heading = float(station[2]) + turn
         if not Polygon(box_corners(np.array([x, y, heading, size[0], size[1]]))).intersects(self.road):
-            self.objects.append(StaticObject(f"s{len(self.objects):05d}", kind, (x, y, heading), size))
+            self.put(kind, station, lateral_m, size, turn)
+
+    def put(
+        self, kind: str, station: Array, lateral_m: float, size: tuple[float, float, float], turn: float = 0.0
+    ) -> None:
+        """Put an object there, road or not."""
+        x, y = _beside(station, lateral_m)
+        self.objects.append(StaticObject(f"s{len(self.objects):05d}", kind, (x, y, float(station[2]) + turn), size))
 
 
 def _beside(station: Array, lateral_m: float) -> tuple[float, float]:
@@ -111,6 +131,20 @@ def _dig_up(rng: np.random.Generator, stations: Array, kerb_m: float, roadside: 
         roadside.place("traffic_cone", zone[k], kerb_m + 0.35, (0.4, 0.4, 0.75))
     if rng.uniform() < 0.5:
         roadside.place("barrier", zone[-1], kerb_m + 0.9, (2.2, 0.5, 1.0))
+
+
+def _close_off(works: RoadWorks, lane: Lane, roadside: _Roadside) -> None:
+    """Mark a closed part of a lane: sign before it, barriers across both ends, cones along its open side."""
+    begin = works.end_m - works.length_m
+    right = lane.width_m / 2
+    inner = right - works.width_m
+    ends = along_lane(lane, np.array([begin - 12.0, begin + 0.4, works.end_m - 0.4]))
+    roadside.put("czone_sign", ends[0], right + OVERLAP_M + 0.7, (0.4, 0.9, 1.9))
+    for station in ends[1:]:
+        roadside.put("barrier", station, right - works.width_m / 2, (0.5, max(0.6, works.width_m - 0.3), 1.0))
+    cones = along_lane(lane, np.arange(begin + 2.2, works.end_m - 1.6, 2.4))
+    for station in cones:
+        roadside.put("traffic_cone", station, inner + 0.3, (0.4, 0.4, 0.75))
 
 
 def _park_cars(city: City, rng: np.random.Generator, stations: Array, kerb_m: float, roadside: _Roadside) -> None:

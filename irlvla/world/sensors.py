@@ -1,159 +1,263 @@
-"""What the ego vehicle's cameras and LiDAR see, written as sensor blobs."""
+"""What the ego vehicle's cameras and LiDARs see, written as sensor blobs."""
 
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
 from irlvla.data.sensors import write_point_cloud
+from irlvla.geometry import EGO_LENGTH_M, GROUND_Z_M, REAR_AXLE_TO_CENTER_M
+from irlvla.types import CAMERA_NAMES
 from irlvla.world import bodies
+from irlvla.world.appearance import Appearance, random_appearance
+from irlvla.world.camera import Film, lens_of
 from irlvla.world.city import City
-from irlvla.world.lidar import sweep
-from irlvla.world.logs import KeyFrame, SceneObject
+from irlvla.world.ground_light import GroundLight
+from irlvla.world.lidar import sweep as rich_sweep
+from irlvla.world.logs import KeyFrame, SceneObject, vehicle_number
+from irlvla.world.plain.lidar import sweep as plain_sweep
+from irlvla.world.plain.raster import Light
+from irlvla.world.plain.sensors import PlainSensors, random_light
 from irlvla.world.presets import WorldPreset
-from irlvla.world.raster import Light, Mesh, MeshBuilder, paint, paint_sky
-from irlvla.world.rig import MountedCamera, mounted_cameras
+from irlvla.world.raster import Mesh, MeshBuilder, blank, draw, join_meshes, near_shapes, nearest_first
+from irlvla.world.rig import MountedCamera, cameras_of
 from irlvla.world.scenery import Scenery
-from irlvla.world.street import add_signals, street_mesh
+from irlvla.world.shading import Air, GroundMaps, air_of, noise_texture, reflect_lamps, shade
+from irlvla.world.street import SignalHead, StreetLook, add_signals, build_street, look_of_street
 
 Array = NDArray[np.float64]
 
-GROUND_REACH_M = 95.0
-UPRIGHT_REACH_M = 140.0
-# Images are drawn this much larger and averaged down, which smooths edges.
-SUPERSAMPLING = 2
-_LAWN = np.array([104.0, 128.0, 74.0])
+EGO_SIZE_M = (EGO_LENGTH_M, 2.0, 1.58)
+"""Body without mirrors and, since the cameras stand on brackets ahead of it, without the roof's crown."""
+WALKING_MPS = 0.2
+STRIDE_M = 1.45
+SHELTER_LENGTH_M = 2.5
+"""A longer generic object is a bus stop's shelter."""
+LOW_FURNITURE = ("vehicle", "bicycle", "barrier", "generic_object")
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one log looks, and the cameras that see it."""
+
+    appearance: Appearance
+    cameras: dict[str, MountedCamera]
+    air: Air
+    street: StreetLook
+    ground: GroundLight
+    film: Film
 
 
 class SensorSuite:
-    """Cameras and LiDAR in one city."""
+    """Cameras and LiDARs in one city."""
 
     def __init__(self, city: City, scenery: Scenery, preset: WorldPreset) -> None:
         self._city = city
         self._scenery = scenery
         self._preset = preset
-        self._street = street_mesh(city, scenery)
-        rig = mounted_cameras(preset.image_width_px, preset.image_height_px)
-        self._cameras = [rig[name] for name in preset.cameras]
+        if preset.looks == "plain":
+            self._plain = PlainSensors(city, scenery, preset)
+            return
+        # The same in every process that builds this city.
+        seed = zlib.crc32(f"{city.location}/{len(city.lanes)}/{len(scenery.trees)}".encode())
+        self._street = build_street(city, scenery, seed)
+        self._noise = noise_texture()
+        self._prepared: tuple[KeyFrame, Look, Mesh, GroundMaps] | None = None
 
-    def write(self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator) -> None:
+    def random_look(self, rng: np.random.Generator, log_name: str) -> Look | Light:
+        """Draw the look of one log: weather, light, palettes, the camera's response.
+
+        Args:
+            log_name: Its vehicle carries the cameras.
+        """
+        if self._preset.looks == "plain":
+            return random_light(rng)
+        return self.look_of(random_appearance(rng), log_name)
+
+    def look_of(self, appearance: Appearance, log_name: str) -> Look:
+        """A given appearance in this city."""
+        air = air_of(appearance)
+        cameras = cameras_of(self._preset, vehicle_number(log_name, self._preset))
+        return Look(
+            appearance,
+            cameras,
+            air,
+            look_of_street(self._street.mesh, appearance),
+            GroundLight(self._street.mesh, self._street.lamps, air, self._noise),
+            Film(appearance.response, bloom=0.12 + 0.75 * air.lamps, rain=appearance.weather.rain),
+        )
+
+    def signal_heads(self, lane: int) -> tuple[SignalHead, ...]:
+        """Traffic lights of a lane (fid), in the frame of the street; none in the plain look."""
+        return () if self._preset.looks == "plain" else self._street.signals.get(lane, ())
+
+    def write(
+        self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator, log_name: str, *, lidar: bool = True
+    ) -> None:
         """Render a log's images and point clouds into its sensor folder.
 
         Args:
             rng: Decides the log's weather, light and paints.
+            log_name: Its vehicle carries the cameras.
+            lidar: False leaves out point clouds even where the preset has them.
         """
-        light = random_light(rng)
-        for camera in self._cameras:
-            (blobs / camera.name).mkdir(parents=True, exist_ok=True)
-        if self._preset.lidar:
+        lidar = lidar and self._preset.lidar
+        if self._preset.looks == "plain":
+            self._plain.write(frames, blobs, rng, lidar=lidar)
+            return
+        look = self.random_look(rng, log_name)
+        assert isinstance(look, Look)
+        for name in self._preset.cameras:
+            (blobs / name).mkdir(parents=True, exist_ok=True)
+        if lidar:
             (blobs / "MergedPointCloud").mkdir(parents=True, exist_ok=True)
+        quality = look.appearance.response.jpeg_quality
         for frame in frames:
-            images = self.render(frame, light)
-            for camera, image in zip(self._cameras, images, strict=True):
-                jpeg = simplejpeg.encode_jpeg(image, quality=self._preset.jpeg_quality, colorspace="RGB")
-                (blobs / camera.name / f"{frame.token}.jpg").write_bytes(jpeg)
-            if self._preset.lidar:
-                points = sweep(frame, self._scenery, rng)
-                write_point_cloud(blobs / "MergedPointCloud" / f"{frame.token}.pcd", points)
+            images = self.render(frame, look)
+            for name, image in zip(self._preset.cameras, images, strict=True):
+                jpeg = simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling="420")
+                (blobs / name / f"{frame.token}.jpg").write_bytes(jpeg)
+            if lidar:
+                write_point_cloud(blobs / "MergedPointCloud" / f"{frame.token}.pcd", self.sweep(frame, look, rng))
 
-    def render(self, frame: KeyFrame, light: Light) -> list[NDArray[np.uint8]]:
+    def render(self, frame: KeyFrame, look: Look | Light) -> list[NDArray[np.uint8]]:
         """Images [H, W, 3] RGB of the preset's cameras at a keyframe."""
-        moving = _moving_mesh(frame, self._city)
-        here = frame.ego_pose[:2] - self._city.offset
-        street = self._street
-        reach = np.where(street.tested, UPRIGHT_REACH_M, GROUND_REACH_M)
-        far = np.hypot(*(street.center - here).T) - street.radius
-        chosen = np.flatnonzero(far < reach)
-        # Ground in painting order; then what stands, nearest first, so that hidden pixels are skipped.
-        ground, upright = chosen[~street.tested[chosen]], chosen[street.tested[chosen]]
-        near_street = np.concatenate([ground, upright[np.argsort(far[upright], kind="stable")]])
-        return [
-            draw(camera, frame.ego_pose, self._city.offset, light, ((street, near_street), (moving, None)))
-            for camera in self._cameras
-        ]
+        if isinstance(look, Light):
+            return self._plain.render(frame, look)
+        mesh, maps = self._surroundings(frame, look)
+        place = frame.ego_pose[:2] - self._city.offset
+        order = nearest_first(mesh, *place)
+        cos, sin = np.cos(frame.ego_pose[2]), np.sin(frame.ego_pose[2])
+        to_mesh = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+        foot = np.array([*place, -GROUND_Z_M])
+        planes = np.zeros((len(mesh.start) - 1, 3))
+        images = []
+        for name in self._preset.cameras:
+            camera = look.cameras[name]
+            lens = lens_of(camera)
+            view = lens.view(to_mesh @ camera.rotation_ego, to_mesh @ camera.translation_ego + foot)
+            ids, nearness = blank(view)
+            draw(ids, nearness, planes, mesh, order, view, self._noise)
+            light = np.empty((camera.height_px, camera.width_px, 3), dtype=np.float32)
+            shade(
+                light, ids, lens.lookup, lens.rays, planes, mesh, view, lens.pixel_rad, look.air, maps,
+                self._noise,
+            )  # fmt: skip
+            if look.air.wet > 0:
+                reflect_lamps(light, ids, lens.lookup, mesh, view, camera.intrinsic, camera.distortion, look.air.wet)
+            # Named by token and camera, so that an image does not depend on which others are rendered.
+            rng = np.random.default_rng([zlib.crc32(frame.token.encode()), CAMERA_NAMES.index(name), 31])
+            images.append(look.film.develop(light, rng))
+        return images
 
-
-def random_light(rng: np.random.Generator) -> Light:
-    """Weather and time of day of one log."""
-    azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.4, 1.2)
-    sun = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
-    overcast = rng.uniform() < 0.35
-    brightness = rng.uniform(0.75, 1.05)
-    warm = rng.uniform(-12.0, 14.0)
-    if overcast:
-        horizon, zenith, ambient = np.array([196.0, 200.0, 204.0]), np.array([160.0, 166.0, 174.0]), 0.8
-    else:
-        horizon, zenith, ambient = np.array([206.0, 216.0, 226.0]), np.array([92.0, 140.0, 204.0]), 0.55
-    tint = np.array([warm, 0.0, -warm])
-    return Light(
-        sun,
-        ambient,
-        float(rng.uniform(140.0, 420.0)),
-        np.clip((horizon + tint) * brightness, 0, 255),
-        np.clip((zenith + tint) * brightness, 0, 255),
-    )
-
-
-def draw(
-    camera: MountedCamera,
-    ego_pose: Array,
-    offset: Array,
-    light: Light,
-    meshes: tuple[tuple[Mesh, NDArray[np.int64] | None], ...],
-) -> NDArray[np.uint8]:
-    """Draw meshes through one camera.
-
-    Args:
-        ego_pose: [3] rear axle, world.
-        offset: [2] world position of the meshes' origin.
-        meshes: Each with the polygons to draw; None draws all.
-    Returns:
-        [H, W, 3] RGB.
-    """
-    cos, sin = np.cos(ego_pose[2]), np.sin(ego_pose[2])
-    to_mesh = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
-    rotation = to_mesh @ camera.rotation_ego
-    origin = to_mesh @ camera.translation_ego + np.array([*(ego_pose[:2] - offset), 0.0])
-    intrinsic = camera.intrinsic.copy()
-    intrinsic[:2] *= SUPERSAMPLING
-    height, width = camera.height_px * SUPERSAMPLING, camera.width_px * SUPERSAMPLING
-    image = np.empty((height, width, 3), dtype=np.uint8)
-    inverse_depth = np.empty((height, width))
-    paint_sky(image, inverse_depth, light.horizon, light.zenith, _LAWN, float(intrinsic[1, 2]))
-    for mesh, chosen in meshes:
-        rows = np.arange(len(mesh.material)) if chosen is None else chosen
-        paint(
-            image, inverse_depth, mesh.vertices, mesh.start, mesh.colour, mesh.material, mesh.tested, rows,
-            rotation, origin, intrinsic, light.sun, light.ambient, light.haze_m, light.horizon,
+    def sweep(self, frame: KeyFrame, look: Look | Light, rng: np.random.Generator) -> NDArray[np.float32]:
+        """The merged point cloud at a keyframe: [N, 6] x, y, z (m, ego frame), intensity, ring, LiDAR id."""
+        if isinstance(look, Light):
+            return plain_sweep(frame, self._scenery, rng)
+        mesh, _ = self._surroundings(frame, look)
+        place = frame.ego_pose[:2] - self._city.offset
+        return rich_sweep(
+            mesh, place, float(frame.ego_pose[2]), look.appearance.weather, self._noise, rng,
         )  # fmt: skip
-    reduced = cv2.resize(image, (camera.width_px, camera.height_px), interpolation=cv2.INTER_AREA)
-    return np.asarray(reduced, dtype=np.uint8)
+
+    def _surroundings(self, frame: KeyFrame, look: Look) -> tuple[Mesh, GroundMaps]:
+        """All shapes near the ego, with their shadows; kept for the other sensors of the same keyframe."""
+        if self._prepared is not None and self._prepared[0] is frame and self._prepared[1] is look:
+            return self._prepared[2:]
+        place = frame.ego_pose[:2] - self._city.offset
+        moving, vehicles, beams = self._moving(frame, look)
+        street = self._street.mesh
+        # What haze hides need not be drawn.
+        share = min(1.0, 3.2 * look.air.haze_m / 140.0)
+        near = near_shapes(street.center, street.radius, street.reach, place[0], place[1], share)
+        here = street._replace(material=look.street.material)
+        mesh = join_meshes(here, near, look.street.colour, look.street.detail, moving)
+        maps = look.ground.maps(place[0], place[1], moving, vehicles, beams)
+        self._prepared = (frame, look, mesh, maps)
+        return mesh, maps
+
+    def _moving(self, frame: KeyFrame, look: Look) -> tuple[Mesh, Array, Array]:
+        """What may be elsewhere in the next frame; outlines of vehicles; headlights and tail lights."""
+        x, y, heading = frame.ego_pose
+        cos, sin = np.cos(heading), np.sin(heading)
+        lamps = look.air.lamps
+        if look.appearance.weather.rain > 0 or look.air.haze_m < 260:
+            lamps = max(lamps, 0.3)
+        placed, outlines, beams = [], [], []
+        for item in frame.objects:
+            box = item.box.copy()
+            box[0] = x + cos * item.box[0] - sin * item.box[1] - self._city.offset[0]
+            box[1] = y + sin * item.box[0] + cos * item.box[1] - self._city.offset[1]
+            box[6] = item.box[6] + heading
+            placed.append(_placed(item, box, frame.step, look.appearance.seed, lamps))
+            if item.type in LOW_FURNITURE:
+                outlines.append(box[[0, 1, 6, 3, 4]])
+            if look.air.lamps > 0 and item.type == "vehicle" and item.kind != "vehicle":
+                beams += _beams(box, braking=item.braking)
+        ego = np.array(
+            [x + cos * REAR_AXLE_TO_CENTER_M - self._city.offset[0],
+             y + sin * REAR_AXLE_TO_CENTER_M - self._city.offset[1], EGO_SIZE_M[2] / 2, *EGO_SIZE_M, heading]
+        )  # fmt: skip
+        outlines.append(ego[[0, 1, 6, 3, 4]])
+        placed.append(bodies.place(bodies.body("car", variant=2), ego, _EGO_LIVERY))
+        if look.air.lamps > 0:
+            beams += _beams(ego, braking=frame.acceleration_mps2 < -0.5)
+        build = MeshBuilder()
+        add_signals(build, self._street.signals, frame.lights)
+        return bodies.gather(placed, build.mesh()), np.array(outlines), np.array(beams).reshape(-1, 5)
 
 
-def _moving_mesh(frame: KeyFrame, city: City) -> Mesh:
-    build = MeshBuilder()
-    x, y, heading = frame.ego_pose
-    cos, sin = np.cos(heading), np.sin(heading)
-    for item in frame.objects:
-        box = item.box.copy()
-        box[0] = x + cos * item.box[0] - sin * item.box[1] - city.offset[0]
-        box[1] = y + sin * item.box[0] + cos * item.box[1] - city.offset[1]
-        box[6] = item.box[6] + heading
-        shape = bodies.shape_of(item.kind)
-        quads, colours, materials = bodies.placed(shape, box, *_paints(item, shape), braking=item.braking)
-        build.add_all(quads, colours, materials)
-    add_signals(build, frame.lights, city.offset)
-    return build.mesh()
+def _white_livery() -> bodies.Livery:
+    dress = bodies.livery(0)
+    colour = dress.colour.copy()
+    colour[bodies.PAINT] = 0.62
+    return bodies.Livery(colour, dress.glow)
 
 
-def _paints(item: SceneObject, shape: str) -> tuple[Array, Array]:
-    # A stable number from the track's name: Python's own hash differs between runs.
-    number = sum((k + 1) * ord(letter) for k, letter in enumerate(item.track))
-    if shape in ("pedestrian", "bicycle"):
-        return bodies.CLOTHES[number % len(bodies.CLOTHES)], bodies.CLOTHES[0]
-    if shape == "generic_object":
-        return np.array([70.0, 96.0, 78.0]), np.zeros(3)
-    paint_colour = bodies.CAR_PAINTS[number % len(bodies.CAR_PAINTS)]
-    return paint_colour, bodies.CAR_PAINTS[(number // 3) % 3]
+_EGO_LIVERY = _white_livery()
+
+
+def _placed(item: SceneObject, box: Array, step: int, seed: int, lamps: float) -> bodies.Placed:
+    shape = bodies.shape_of(item.kind)
+    number = zlib.crc32(f"{seed}/{item.track}".encode())
+    speed = float(np.hypot(*item.velocity_mps))
+    parked = item.kind == "vehicle"
+    # One and a half blinks a second; two keyframes in a row may show it on and off.
+    blink = (step * 3 + number) % 20 < 12
+    dress = bodies.livery(
+        number,
+        braking=item.braking and not parked,
+        lamps=0.0 if parked else lamps,
+        blink_left=item.indicator > 0 and blink,
+        blink_right=item.indicator < 0 and blink,
+    )
+    far = float(np.hypot(*item.box[:2])) > bodies.FAR_M
+    if shape == "pedestrian":
+        walked = speed * step * 0.1 / STRIDE_M * bodies.GAIT_PHASES + number
+        phase = bodies.GAIT_PHASES if speed < WALKING_MPS else int(walked) % bodies.GAIT_PHASES
+        form = bodies.body(shape, phase, variant=number % 5 == 0)
+    elif shape == "bicycle":
+        form = bodies.body(shape, int(speed * step * 0.1 / 4.0 * bodies.GAIT_PHASES + number) % bodies.GAIT_PHASES)
+    elif shape == "car":
+        # A low box is no off-roader, a high one no saloon.
+        forms = (2, 2, 3, 1) if box[5] > 1.62 else (0, 0, 1, 0)
+        form = bodies.body(shape, variant=forms[number % 4] if box[3] < 5.1 else 2, simple=far)
+    elif shape == "generic_object" and box[3] > SHELTER_LENGTH_M:
+        form = bodies.body("shelter")
+    else:
+        form = bodies.body(shape, simple=far)
+    return bodies.place(form, box, dress)
+
+
+def _beams(box: Array, *, braking: bool) -> list[list[float]]:
+    """Light that a vehicle throws on the street ahead and, in red, behind."""
+    x, y, heading, half = float(box[0]), float(box[1]), float(box[6]), float(box[3]) / 2
+    ahead = np.array([np.cos(heading), np.sin(heading)])
+    front, rear = np.array([x, y]) + half * ahead, np.array([x, y]) - half * ahead
+    return [
+        [front[0], front[1], heading, 1.0, 0.0],
+        [rear[0], rear[1], heading + np.pi, 1.0 if braking else 0.4, 1.0],
+    ]

@@ -1,6 +1,8 @@
 """Traffic from SUMO: demand, the simulation run, and smooth tracks of everything that moved."""
 
+import json
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -11,9 +13,13 @@ import pyarrow.csv
 import sumolib
 from numpy.typing import NDArray
 
+from irlvla.errors import DataError, RunError
+from irlvla.files import write_text
 from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M
-from irlvla.world.motion import Track, pedestrian_track, vehicle_track
+from irlvla.world.human_driver import human_track, human_vehicle_types, is_sidestep, write_driven_network
+from irlvla.world.motion import Track, pedestrian_track, standing_track, vehicle_track
 from irlvla.world.networks import run_tool
+from irlvla.world.obstacles import BUS_STOP_LENGTH_M, Obstacles
 from irlvla.world.presets import WorldPreset
 
 Array = NDArray[np.float64]
@@ -21,6 +27,15 @@ Array = NDArray[np.float64]
 STEP_S = 0.1
 EGO_TYPE_PREFIX = "ego"
 """Vehicle types with the ego vehicle's outline; any of them may become the ego of a log."""
+WORKS_TYPE_PREFIX = "works"
+"""Types that hold a closed part of a lane free of traffic; the scenery shows cones there, not a vehicle."""
+
+DRIVING_OPTIONS = (
+    "--step-length", str(STEP_S), "--step-method.ballistic", "--lateral-resolution", "0.8", "--ignore-route-errors",
+    "--collision.action", "none", "--time-to-teleport", "90", "--extrapolate-departpos",
+    "--no-step-log", "--no-warnings", "--xml-validation", "never",
+)  # fmt: skip
+"""How SUMO drives, whether a run is recorded or somebody takes part in it."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +53,22 @@ class RecordedTraffic:
 
 
 @dataclass(frozen=True)
-class _VehicleType:
+class VehicleType:
+    """One of SUMO's vehicle types."""
+
     name: str
     share: float
+    """Of all traffic, relative to the others."""
     attributes: dict[str, str]
 
+    def line(self) -> str:
+        """Its XML element."""
+        return (
+            f'<vType id="{self.name}" ' + " ".join(f'{key}="{value}"' for key, value in self.attributes.items()) + "/>"
+        )
 
-def _vehicle_types(rng: np.random.Generator) -> list[_VehicleType]:
+
+def vehicle_types(rng: np.random.Generator) -> list[VehicleType]:
     """Drivers and bodies: each type is one temperament, so that no two cars behave alike."""
     types = []
 
@@ -71,7 +95,7 @@ def _vehicle_types(rng: np.random.Generator) -> list[_VehicleType]:
             "emergencyDecel": "6.0",
             "sigma": "0.3",
         }
-        types.append(_VehicleType(name, share, attributes))
+        types.append(VehicleType(name, share, attributes))
 
     for k in range(10):
         add(
@@ -108,10 +132,19 @@ def _vehicle_types(rng: np.random.Generator) -> list[_VehicleType]:
     return types
 
 
-def write_demand(net: sumolib.net.Net, preset: WorldPreset, seed: int, folder: Path) -> None:
-    """Write trips of vehicles, bicycles and pedestrians over a network into `folder`/demand.rou.xml."""
+def write_demand(
+    net: sumolib.net.Net, preset: WorldPreset, seed: int, folder: Path, obstacles: Obstacles | None = None
+) -> None:
+    """Write trips of vehicles, bicycles and pedestrians over a network into `folder`/demand.rou.xml.
+
+    Args:
+        obstacles: What they have to pass or serve.
+    """
     rng = np.random.default_rng([seed, 11])
-    types = _vehicle_types(rng)
+    if preset.driver == "human":
+        types = [VehicleType(*kind) for kind in human_vehicle_types(rng, EGO_TYPE_PREFIX)]
+    else:
+        types = vehicle_types(rng)
     end_s = preset.warm_up_s + preset.simulated_s
     edges = sorted(net.getEdges(False), key=lambda edge: edge.getID())
     drivable = [edge for edge in edges if edge.allows("passenger") and edge.getSpeed() > 4.0 and edge.getLength() > 15]
@@ -123,9 +156,18 @@ def write_demand(net: sumolib.net.Net, preset: WorldPreset, seed: int, folder: P
     weight = np.array([edge.getLength() * edge.getSpeed() * edge.getLaneNumber() for edge in drivable])
     weight /= weight.sum()
 
+    reachable = _reachable(drivable) if preset.connected_trips else np.ones((len(drivable), len(drivable)), dtype=bool)
+    origins = weight * (reachable & ~np.eye(len(drivable), dtype=bool)).any(axis=1)
+    if not origins.any():
+        raise DataError(
+            f"no drive is possible in the network of {folder}: no street leads into another one that is long enough; "
+            "take a larger area, or one with junctions"
+        )
+    origins /= origins.sum()
+
     def trip() -> tuple[str, str]:
-        origin = rng.choice(len(drivable), p=weight)
-        far = np.hypot(*(centers - centers[origin]).T)
+        origin = rng.choice(len(drivable), p=origins)
+        far = np.hypot(*(centers - centers[origin]).T) * reachable[origin]
         goals = weight * np.clip(far - 150.0, 0.0, 400.0)
         if goals.sum() <= 0:
             goals = weight * (far > 1.0)
@@ -168,73 +210,232 @@ def write_demand(net: sumolib.net.Net, preset: WorldPreset, seed: int, folder: P
                     f'speed="{rng.uniform(0.9, 1.7):.2f}"/></person>',
                 )
             )
+    in_the_way = _obstacle_rows(obstacles, types, rng, end_s, trip) if obstacles is not None else []
+    rows += [row for row in in_the_way if not row[1].startswith("<vType")]
     lines = ["<routes>"]
-    lines += [
-        f'<vType id="{kind.name}" ' + " ".join(f'{key}="{value}"' for key, value in kind.attributes.items()) + "/>"
-        for kind in types
-    ]
+    lines += [row for _, row in in_the_way if row.startswith("<vType")]
+    lines += [kind.line() for kind in types]
     lines += [row for _, row in sorted(rows)]
     (folder / "demand.rou.xml").write_text("\n".join([*lines, "</routes>"]))
 
 
-def simulate_traffic(network: Path, preset: WorldPreset, seed: int, folder: Path) -> None:
-    """Drive the demand over a network with SUMO; `read_recording` reads what it wrote.
+def _reachable(edges: list[sumolib.net.edge.Edge]) -> NDArray[np.bool_]:
+    """[N, N] whether a car can drive from one edge to another."""
+    number = {edge.getID(): k for k, edge in enumerate(edges)}
+    reach = np.zeros((len(edges), len(edges)), dtype=bool)
+    for k, edge in enumerate(edges):
+        seen, waiting = {edge.getID()}, [edge]
+        while waiting:
+            for following in waiting.pop().getAllowedOutgoing("passenger"):
+                if following.getID() not in seen:
+                    seen.add(following.getID())
+                    waiting.append(following)
+        reach[k, [number[name] for name in seen if name in number]] = True
+    return reach
+
+
+def _obstacle_rows(
+    obstacles: Obstacles,
+    types: list[VehicleType],
+    rng: np.random.Generator,
+    end_s: float,
+    trip: Callable[[], tuple[str, str]],
+) -> list[tuple[float, str]]:
+    """(departure, XML) of stand-ins for road works, standing vehicles and buses that serve stops."""
+    rows: list[tuple[float, str]] = []
+
+    def stand(name: str, kind: str, lane: str, end_m: float, side: str) -> None:
+        edge = quoteattr(lane.rsplit("_", 1)[0])
+        rows.append(
+            (
+                0.0,
+                f'<vehicle id={quoteattr(name)} type="{kind}" depart="0.0" departLane="{lane.rsplit("_", 1)[1]}" '
+                f'departPos="{end_m:.2f}" departSpeed="0" departPosLat="{side}"><route edges={edge}/>'
+                f'<stop lane={quoteattr(lane)} endPos="{end_m:.2f}" duration="{end_s + 1000:.0f}"/></vehicle>',
+            )
+        )
+
+    for number, works in enumerate(obstacles.road_works):
+        kind = f"{WORKS_TYPE_PREFIX}{number}"
+        rows.append(
+            (
+                0.0,
+                f'<vType id="{kind}" vClass="passenger" length="{works.length_m:.2f}" width="{works.width_m:.2f}" '
+                'height="1.0" latAlignment="right" minGap="0.5"/>',
+            )
+        )
+        stand(f"{kind}.stand-in", kind, works.sumo_lane, works.end_m, "right")
+    for number, item in enumerate(obstacles.standing):
+        bodies = [kind.name for kind in types if kind.name.startswith(item.body)]
+        stand(f"standing{number:02d}", str(rng.choice(bodies)), item.sumo_lane, item.end_m, "center")
+    stops = obstacles.bus_stops
+    for number in range(round(len(stops) * end_s / 60.0)):
+        depart = float(rng.uniform(0, end_s))
+        _, goal = trip()
+        served = [stops[k] for k in rng.permutation(len(stops))[: int(rng.integers(1, 4))]]
+        first_edge = served[0].sumo_lane.rsplit("_", 1)[0]
+        halts = "".join(f'<stop busStop="{stop.name}" duration="{rng.uniform(6, 16):.0f}"/>' for stop in served)
+        rows.append(
+            (
+                depart,
+                f'<trip id="line{number:03d}.bus0" type="bus0" depart="{depart:.1f}" from={quoteattr(first_edge)} '
+                f'to={quoteattr(goal)} departLane="best" departSpeed="max">{halts}</trip>',
+            )
+        )
+    return rows
+
+
+RECORDING = "recording.json"
+
+
+def simulate_traffic(
+    network: Path, preset: WorldPreset, seed: int, folder: Path, obstacles: Obstacles | None = None
+) -> None:
+    """Drive the preset's demand over a network with SUMO; `read_recording` reads what it wrote.
 
     Args:
         network: SUMO network file.
         folder: Where the demand and SUMO's own output go.
+        obstacles: What the drivers have to pass or serve.
+    Raises:
+        RunError: SUMO failed, was killed, or what it wrote is not complete.
     """
     net = sumolib.net.readNet(str(network), withInternal=False)
-    write_demand(net, preset, seed, folder)
-    (folder / "signals.add.xml").write_text(
+    write_demand(net, preset, seed, folder, obstacles)
+    run_demand(network, preset, seed, folder, additional=_bus_stops(obstacles or Obstacles()))
+
+
+def write_bus_stops(obstacles: Obstacles, folder: Path) -> Path:
+    """Write SUMO's file of the bus stops that a demand serves."""
+    file = folder / "bus_stops.add.xml"
+    file.write_text(f"<additional>{_bus_stops(obstacles)}</additional>")
+    return file
+
+
+def _bus_stops(obstacles: Obstacles) -> str:
+    return "".join(
+        f'<busStop id="{stop.name}" lane={quoteattr(stop.sumo_lane)} startPos="{stop.end_m - BUS_STOP_LENGTH_M:.2f}" '
+        f'endPos="{stop.end_m:.2f}"/>'
+        for stop in obstacles.bus_stops
+    )
+
+
+def run_demand(
+    network: Path,
+    preset: WorldPreset,
+    seed: int,
+    folder: Path,
+    *,
+    begin_s: float = 0.0,
+    warm_up_s: float | None = None,
+    additional: str = "",
+    options: Sequence[str] = (),
+) -> None:
+    """Drive `folder`/demand.rou.xml over a network with SUMO and record it.
+
+    Args:
+        begin_s: Time of the demand at which the simulation begins.
+        warm_up_s: How long nothing is recorded, instead of the preset's.
+        additional: SUMO's XML elements that the demand needs.
+        options: More of SUMO's options.
+    Raises:
+        RunError: SUMO failed, was killed, or what it wrote is not complete.
+    """
+    net = sumolib.net.readNet(str(network), withInternal=False)
+    record_from_s = begin_s + (preset.warm_up_s if warm_up_s is None else warm_up_s)
+    end_s = record_from_s + preset.simulated_s
+    write_text(
+        folder / "signals.add.xml",
         "<additional>"
+        + additional
         + "".join(
             f'<timedEvent type="SaveTLSStates" source={quoteattr(light.getID())} dest="signals.xml"/>'
             for light in net.getTrafficLights()
         )
-        + "</additional>"
+        + "</additional>",
     )
+    if preset.driver == "human":
+        driven = folder / "driven.net.xml"
+        write_driven_network(network, driven)
+        network = driven
     run_tool(
         "sumo",
         [
             "-n", str(network), "-r", "demand.rou.xml", "-a", "signals.add.xml", "--seed", str(seed % 2**31),
-            "--begin", "0", "--end", f"{preset.warm_up_s + preset.simulated_s:.1f}", "--step-length", str(STEP_S),
-            "--step-method.ballistic", "--lateral-resolution", "0.8", "--ignore-route-errors",
-            "--collision.action", "none", "--time-to-teleport", "90", "--extrapolate-departpos",
+            "--begin", f"{begin_s:.1f}", "--end", f"{end_s:.1f}", *DRIVING_OPTIONS,
             "--fcd-output", "vehicles.csv", "--person-fcd-output", "persons.csv",
             "--fcd-output.attributes", "id,x,y,angle,speed,type,lane",
-            "--output.column-separator", ";", "--precision", "4", "--device.fcd.begin", f"{preset.warm_up_s:.1f}",
+            "--output.column-separator", ";", "--precision", "4", "--device.fcd.begin", f"{record_from_s:.1f}",
             "--vehroute-output", "routes.xml", "--vehroute-output.last-route", "--vehroute-output.write-unfinished",
-            "--no-step-log", "--no-warnings", "--xml-validation", "never",
+            *options,
         ],
         folder,
     )  # fmt: skip
+    _check_complete(folder, bool(net.getTrafficLights()))
+    write_text(folder / RECORDING, json.dumps({"record_from_s": record_from_s}))
+
+
+def _check_complete(folder: Path, has_signals: bool) -> None:
+    """SUMO says nothing when the disk is full: its files just end early.
+
+    Raises:
+        RunError: One of them does.
+    """
+    ends = {"routes.xml": b"</routes>"} | ({"signals.xml": b"</tlsStates>"} if has_signals else {})
+    for name, end in ends.items():
+        file = folder / name
+        tail = b""
+        if file.is_file():
+            with file.open("rb") as stream:
+                stream.seek(max(0, file.stat().st_size - 100))
+                tail = stream.read()
+        if not tail.rstrip().endswith(end):
+            raise RunError(
+                f"SUMO's output {file} is cut short; most likely the disk is full: free some space and give the same "
+                "command again; what is finished is kept"
+            )
+    csv = folder / "vehicles.csv"
+    with csv.open("rb") as stream:
+        stream.seek(max(0, csv.stat().st_size - 1))
+        if csv.stat().st_size and stream.read() != b"\n":
+            raise RunError(f"SUMO's output {csv} is cut short; free some space and give the same command again")
 
 
 def read_recording(folder: Path, preset: WorldPreset) -> RecordedTraffic:
     """Smooth tracks, routes and signals from SUMO's output in `folder`."""
     steps = round(preset.simulated_s / STEP_S)
+    record_from_s = float(json.loads((folder / RECORDING).read_text())["record_from_s"])
     sizes = {
         kind.get("id", ""): tuple(float(kind.get(key, "0")) for key in ("length", "width", "height"))
         for kind in ElementTree.parse(folder / "demand.rou.xml").getroot().iter("vType")
     }
     tracks = []
     rows = _read_tracks(folder / "vehicles.csv", "vehicle") + _read_tracks(folder / "persons.csv", "person")
-    for name, kind, times, xy, speed, lanes in rows:
-        first = np.rint((times - preset.warm_up_s) / STEP_S).astype(int)
+    for name, kind, times, xy, angle, speed, lanes in rows:
+        if kind.startswith(WORKS_TYPE_PREFIX):
+            continue
+        first = np.rint((times - record_from_s) / STEP_S).astype(int)
         keep = first >= 0
         if keep.sum() < 5:
             continue
-        first, xy, speed, lanes = first[keep], xy[keep], speed[keep], lanes[keep]
+        first, xy, angle, speed, lanes = first[keep], xy[keep], angle[keep], speed[keep], lanes[keep]
         # A teleport leaves no gap in time: cut where the displacement exceeds what the speed allows.
         jump = np.hypot(*np.diff(xy, axis=0).T) > np.maximum(speed[1:], speed[:-1]) * STEP_S + 1.5
+        if preset.driver == "human" and kind in sizes:
+            jump |= is_sidestep(xy, speed)
         breaks = np.flatnonzero(jump | (np.diff(first) != 1)) + 1
         pieces = np.split(np.arange(len(first)), breaks)
         longest = max(pieces, key=len)
         if len(longest) < 15:
             continue
-        if kind in sizes:
-            track = vehicle_track(name, kind, int(first[longest[0]]), xy[longest], lanes[longest], sizes[kind])
+        if kind in sizes and np.ptp(xy[longest], axis=0).max() < 0.02:
+            heading = np.pi / 2 - np.radians(angle[longest[0]])
+            track = standing_track(
+                name, kind, int(first[longest[0]]), xy[longest[0]], heading, lanes[longest], sizes[kind]
+            )
+        elif kind in sizes:
+            drive = human_track if preset.driver == "human" and not kind.startswith("bicycle") else vehicle_track
+            track = drive(name, kind, int(first[longest[0]]), xy[longest], lanes[longest], sizes[kind])
         else:
             track = pedestrian_track(name, int(first[longest[0]]), xy[longest], lanes[longest])
         tracks.append(track)
@@ -246,13 +447,13 @@ def read_recording(folder: Path, preset: WorldPreset) -> RecordedTraffic:
     return RecordedTraffic(
         tuple(sorted(tracks, key=lambda track: track.name)),
         routes,
-        _read_signals(folder / "signals.xml", preset, steps),
+        _read_signals(folder / "signals.xml", record_from_s, steps),
         steps,
     )
 
 
-def _read_tracks(csv: Path, prefix: str) -> list[tuple[str, str, Array, Array, Array, NDArray[np.object_]]]:
-    """(id, type, times, positions, speeds, lanes) of every road user in one of SUMO's position files."""
+def _read_tracks(csv: Path, prefix: str) -> list[tuple[str, str, Array, Array, Array, Array, NDArray[np.object_]]]:
+    """(id, type, times, positions, compass angles, speeds, lanes) of all road users in one of SUMO's position files."""
     if csv.stat().st_size == 0:
         return []
     table = pyarrow.csv.read_csv(csv, parse_options=pyarrow.csv.ParseOptions(delimiter=";"))
@@ -263,6 +464,7 @@ def _read_tracks(csv: Path, prefix: str) -> list[tuple[str, str, Array, Array, A
     time = table["timestep_time"].to_numpy()
     ids = table[name].to_numpy(zero_copy_only=False).astype(str)
     xy = np.stack([table[f"{prefix}_x"].to_numpy(), table[f"{prefix}_y"].to_numpy()], axis=1)
+    angle = table[f"{prefix}_angle"].to_numpy()
     speed = table[f"{prefix}_speed"].to_numpy()
     kinds = table[f"{prefix}_type"].to_numpy(zero_copy_only=False)
     place = f"{prefix}_lane" if f"{prefix}_lane" in table.column_names else f"{prefix}_edge"
@@ -274,18 +476,18 @@ def _read_tracks(csv: Path, prefix: str) -> list[tuple[str, str, Array, Array, A
     order = np.lexsort((time, ids))
     starts = np.flatnonzero(np.r_[True, ids[order][1:] != ids[order][:-1]])
     return [
-        (str(ids[rows[0]]), str(kinds[rows[0]]), time[rows], xy[rows], speed[rows], lanes[rows])
+        (str(ids[rows[0]]), str(kinds[rows[0]]), time[rows], xy[rows], angle[rows], speed[rows], lanes[rows])
         for rows in np.split(order, starts[1:])
         if len(rows)
     ]
 
 
-def _read_signals(file: Path, preset: WorldPreset, steps: int) -> dict[str, tuple[str, ...]]:
+def _read_signals(file: Path, record_from_s: float, steps: int) -> dict[str, tuple[str, ...]]:
     states: dict[str, list[str]] = {}
     if file.exists():
         for _, element in ElementTree.iterparse(file):
             if element.tag == "tlsState":
-                step = round((float(element.get("time", "0")) - preset.warm_up_s) / STEP_S)
+                step = round((float(element.get("time", "0")) - record_from_s) / STEP_S)
                 if 0 <= step < steps:
                     states.setdefault(element.get("id", ""), []).append(element.get("state", ""))
             element.clear()

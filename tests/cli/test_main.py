@@ -1,5 +1,7 @@
 """The command line: right answers are short, wrong input gets its cause and cure, and never a traceback."""
 
+import csv
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from irlvla.cli.main import COMMANDS, main
 from irlvla.data.plans import load_plans, write_plans
@@ -107,6 +110,40 @@ def test_score_writes_one_row_a_plan_in_input_order(alpha: Path, plans: Path, tm
     assert b"epdms-2.2" in b"".join(table.schema.metadata.values())
 
 
+def test_score_for_navsim_v1_writes_its_own_columns(alpha: Path, plans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s.parquet"
+    done = run(
+        "score", "--data", alpha, "--plans", plans, "--metric", "pdms-1.1", "--human-filter", "off", "--out", out
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mean score" in done.stdout
+    table = pq.read_table(out)
+    assert table.column("token").to_pylist() == list(load_plans(plans).tokens)
+    assert {"comfort", "driving_direction_compliance", "score"} <= set(table.column_names)
+    assert not {"lane_keeping", "history_comfort", "comfort_raw"} & set(table.column_names)
+    assert all(table.column("valid").to_pylist())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("pdms-1.1", "--human-filter", "on"), "--human-filter on"),
+        (("pdms-1.1", "--traffic", "reactive"), "--traffic reactive"),
+        (("pdms-1.1", "--mapping", "split.yaml"), "--mapping"),
+        (("pdms-1",), "pdms-1.1"),
+    ],
+)
+def test_metric_and_options_are_checked_before_anything_is_read(
+    options: tuple[str, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = [str(tmp_path / name) for name in ("data", "plans.npz", "out.parquet")]
+    asked = ["score", "--data", nothing[0], "--plans", nothing[1], "--out", nothing[2], "--metric", *options]
+    assert main(asked) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert "Traceback" not in error
+
+
 def test_missing_map_is_named(alpha: Path, plans: Path, tmp_path: Path) -> None:
     for file in (alpha / "maps").rglob("map.gpkg"):
         file.unlink()
@@ -165,3 +202,91 @@ def test_no_room_for_the_result_is_named_and_leaves_no_half_file(alpha: Path, pl
     )
     assert_clear_error(done, "disk", "free some space")
     assert not out.exists()
+
+
+STAMPS = {"metric", "split", "stage", "traffic", "human_filter", "scorer", "scorer_commit", "scorer_code", "numpy"}
+
+
+def test_score_for_machines_is_one_json_object(alpha: Path, plans: Path, tmp_path: Path) -> None:
+    table = load_plans(plans)
+    poses, tokens = np.array(table.poses), list(table.tokens)
+    poses[3, 2, 0] = np.nan
+    tokens[5] = tokens[6] = "0123456789abcdef"
+    write_plans(plans, tokens, poses, table.names)
+    out = tmp_path / "s.csv"
+    done = run("score", "--data", alpha, "--split", "test", "--plans", plans, "--out", out, "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert (said["plans"], said["scored"], said["out"]) == (len(tokens), len(tokens) - 3, str(out))
+    assert {(entry["plans"], entry["first"]) for entry in said["unscored"]} == {(1, tokens[3]), (2, tokens[5])}
+    assert all(entry["reason"] for entry in said["unscored"])
+    assert set(said["drivers"]) == set(table.names)
+    assert 0.0 < said["drivers"]["human"]["score"] <= 1.0
+    assert set(said["stamps"]) == STAMPS | {"command"}
+    assert said["stamps"]["command"].startswith("irlvla score --data")
+    assert json.loads((tmp_path / "s.csv.stamps.json").read_text(encoding="utf-8")) == said["stamps"]
+
+
+V1_COLUMNS = ["token", "valid", "no_at_fault_collisions", "drivable_area_compliance", "ego_progress"]
+V1_COLUMNS += ["time_to_collision_within_bound", "comfort", "driving_direction_compliance", "score"]
+
+
+@pytest.mark.parametrize(("metric", "total"), [("epdms-2.2", "average_all_frames"), ("pdms-1.1", "average")])
+def test_csv_ends_with_the_average_of_each_driver(
+    metric: str, total: str, alpha: Path, plans: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "s.csv"
+    done = run("score", "--data", alpha, "--split", "test", "--plans", plans, "--out", out, "--metric", metric)
+    assert done.returncode == 0, done.stderr
+    with out.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if metric == "pdms-1.1":
+        assert list(rows[0]) == ["", *V1_COLUMNS, "name", "reason"]
+    names = list(dict.fromkeys(load_plans(plans).names))
+    averages = rows[-len(names) :]
+    assert [row["token"] for row in averages] == [total] * len(names)
+    for row in averages:
+        mine = [other for other in rows[: -len(names)] if other["name"] == row["name"]]
+        scores = [float(other["score"]) for other in mine if other["score"]]
+        assert float(row["score"]) == pytest.approx(np.mean(scores), abs=1e-12)
+
+
+def test_nothing_scored_is_told_by_the_exit_code(alpha: Path, plans: Path, tmp_path: Path) -> None:
+    table, out = load_plans(plans), tmp_path / "s.parquet"
+    write_plans(plans, ["0123456789abcdef"] * len(table), table.poses, table.names)
+    done = run("score", "--data", alpha, "--split", "test", "--plans", plans, "--out", out)
+    assert done.returncode == 3, done.stderr
+    assert "no such scene" in done.stdout
+    assert pq.read_table(out)["score"].null_count == len(table)
+
+
+@pytest.mark.parametrize("workers", ["two", "0", "ray:127.0.0.1:1"])
+def test_workers_that_cannot_work_are_named(workers: str, alpha: Path, plans: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s.parquet"
+    done = run("score", "--data", alpha, "--split", "test", "--plans", plans, "--out", out, "--workers", workers)
+    assert_clear_error(done, workers.removeprefix("ray:"))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".", "s."))] == []
+
+
+def test_evaluate_reads_a_submission_and_stamps_every_file(golden: Path, tmp_path: Path) -> None:
+    submission, out = golden / "submissions" / "version_1.pkl", tmp_path / "evaluation"
+    tokens = [*load_plans(submission).tokens, load_plans(golden / "alpha" / "plans.npz").tokens[-1]]
+    split, scene_filter = tmp_path / "six.yaml", {"num_future_frames": 8, "frame_interval": 1, "tokens": tokens}
+    split.write_text(yaml.safe_dump({"data_split": "test", "defaults": [{"scene_filter": "scene_filter"}]}))
+    (tmp_path / "scene_filter.yaml").write_text(yaml.safe_dump(scene_filter))
+    arguments = ["--data", golden / "alpha", "--split", split, "--out", out, "--pictures", "0"]
+    done = run("evaluate", submission, *arguments, "--no-baselines", "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert [row["policy"] for row in said["rows"]] == ["submission"]
+    assert said["stamps"]["scenes"] == 5
+    assert [failure["token"] for failure in said["failures"]] == tokens[-1:]
+    assert {"metric", "stage", "traffic", "human_filter", "split", "commit", "scorer_code", "command"} <= set(
+        said["stamps"]
+    )
+    files = sorted(path.name for path in out.iterdir())
+    assert files == ["report.html", "results.json", "results.md", "submission.parquet"]
+    for name in files[:3]:
+        assert said["stamps"]["scorer_code"] in (out / name).read_text(encoding="utf-8"), name
+    stamps = json.loads(pq.read_schema(out / "submission.parquet").metadata[b"irlvla"])
+    assert stamps == said["stamps"]

@@ -160,6 +160,13 @@ def test_two_stage_split_brings_its_follow_up_scenes(golden: Path) -> None:
             human_plan(scene)
 
 
+def test_follow_up_scenes_come_along_where_no_future_is_read(golden: Path) -> None:
+    mapping = golden / "beta" / "two_stage" / "train_test_split.yaml"
+    whole, planning = (open_scenes(golden / "beta", mapping, num_future_frames=n) for n in (None, 0))
+    assert planning.tokens == whole.tokens
+    assert len(planning[0].frames) == HISTORY_FRAMES
+
+
 def test_follow_up_surroundings_continue_the_current_frame(golden: Path) -> None:
     folder = golden / "beta" / "navhard_two_stage" / "synthetic_scene_pickles"
     for path in sorted(folder.glob("*.pkl")):

@@ -9,7 +9,7 @@ import pytest
 
 from irlvla.types import Array, Camera
 from irlvla.world.build import build_world
-from irlvla.world.presets import FRONT_CAMERAS, PRESETS
+from irlvla.world.presets import FRONT_CAMERAS, PRESETS, FollowUpPreset
 
 FrontCamera = Callable[[Array], Camera]
 
@@ -39,7 +39,13 @@ def bent(front_camera: FrontCamera) -> Camera:
 
 @pytest.fixture(scope="session")
 def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data root of a minimal embedded world with the front cameras and LiDAR."""
+    """Data root of a minimal embedded world with the front cameras, LiDAR, and follow-up scenes."""
     root = tmp_path_factory.mktemp("world") / "root"
-    build_world(replace(PRESETS["mini"], name="small", cameras=FRONT_CAMERAS), root, seed=0, workers=2)
+    preset = replace(
+        PRESETS["mini"],
+        name="small",
+        cameras=FRONT_CAMERAS,
+        follow_ups=FollowUpPreset("test", scenes_per_log=1, starts_per_scene=2),
+    )
+    build_world(preset, root, seed=0, workers=2)
     return root

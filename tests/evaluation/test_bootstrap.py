@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irlvla.evaluation.bootstrap import difference_interval, mean_interval
+from irlvla.evaluation.bootstrap import difference_interval, mean_interval, ratio_interval
 
 scores = st.lists(st.floats(0, 1), min_size=6, max_size=24)
 
@@ -130,3 +130,22 @@ def test_nothing_to_average_is_an_error() -> None:
         mean_interval(np.array([1.0]), ["a"], valid=np.array([False]))
     with pytest.raises(ValueError, match="log names"):
         mean_interval(np.array([1.0, 2.0]), ["a"])
+
+
+def test_a_ratio_of_sums_weighs_units_by_their_denominator() -> None:
+    interval = ratio_interval(np.array([1.0, 0.0, 3.0]), np.array([2.0, 5.0, 1.0]), resamples=2000)
+    assert interval.estimate == pytest.approx(0.5)
+    assert interval.low is not None
+    assert interval.high is not None
+    assert interval.low < 0.5 < interval.high
+    same = ratio_interval(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]), resamples=200)
+    assert (same.low, same.high) == pytest.approx((0.5, 0.5))
+    single = ratio_interval(np.array([1.0]), np.array([4.0]))
+    assert (single.estimate, single.low, single.high) == (0.25, None, None)
+
+
+def test_a_ratio_without_denominator_is_refused() -> None:
+    with pytest.raises(ValueError, match="no ratio"):
+        ratio_interval(np.array([1.0, 2.0]), np.zeros(2))
+    with pytest.raises(ValueError, match="no ratio"):
+        ratio_interval(np.ones(2), np.ones(3))

@@ -20,6 +20,7 @@ from irlvla.evaluation.draw import (
     ribbon,
 )
 from irlvla.evaluation.projection import lens, project_segments
+from irlvla.geometry import GROUND_Z_M
 from irlvla.types import Boxes, Camera
 
 
@@ -72,7 +73,7 @@ def test_picture_keeps_the_proportions_and_leaves_the_original_alone(pinhole: Ca
 def test_street_height_is_where_cars_stand() -> None:
     assert ground_height_m(car_ahead(z_m=0.4)) == pytest.approx(-0.4)
     far = car_ahead(80.0, z_m=0.4)
-    assert ground_height_m(far) == 0.0
+    assert ground_height_m(far) == GROUND_Z_M
 
 
 def test_front_of_a_box_is_crossed() -> None:
@@ -117,3 +118,9 @@ def test_box_of_a_real_car_encloses_the_car_in_the_picture(shared_real: Path, tm
     np.testing.assert_array_less([1860 - 5, 930 - 5], right_bottom)
     np.testing.assert_allclose(left_top, [1381, 635], atol=45)
     np.testing.assert_allclose(right_bottom, [1860, 930], atol=45)
+
+
+def test_real_cars_stand_where_the_model_takes_the_street_to_be(shared_real: Path, tmp_path: Path) -> None:
+    token = write_keyframe_root(shared_real, tmp_path)
+    now = open_scenes(tmp_path, SPLIT, num_future_frames=FUTURE_FRAMES).by_token(token).now
+    assert ground_height_m(now.boxes) == pytest.approx(GROUND_Z_M, abs=0.1)

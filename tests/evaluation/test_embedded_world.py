@@ -13,9 +13,10 @@ from irlvla.data.sensors import load_image
 from irlvla.errors import SceneDataError
 from irlvla.evaluation.draw import HUMAN_COLOUR, DrawnPlan, draw_camera
 from irlvla.evaluation.evaluate import evaluate
-from irlvla.evaluation.policies import BestOfN, ConstantVelocity, Human, LearnedPolicy, LearnedReward
+from irlvla.evaluation.policies import BestOfN, ConstantVelocity, Human, LearnedPolicy, LearnedReward, PdmClosed
 from irlvla.evaluation.report import write_report
 from irlvla.evaluation.results import load_results
+from irlvla.evaluation.table import make_rows
 from irlvla.model.config import ModelConfig
 from irlvla.model.driving_vla import DrivingVLA
 from irlvla.model.language import train_tokenizer
@@ -154,6 +155,23 @@ def test_evaluation_ends_in_table_and_page_with_pictures_and_words(
     assert page.count("<article") >= 2
     assert page.count("data:image/jpeg;base64,") == 3 * page.count("<article")
     assert page.count("<q>") == page.count("<article")
+
+
+def test_trained_drivers_are_evaluated_in_two_stages_without_point_clouds_in_the_second(
+    small_world: Path, driver: LearnedPolicy, judge: LearnedReward, tmp_path: Path
+) -> None:
+    hard = open_scenes(small_world, "world-hard")
+    contexts, failures = build_contexts(hard)
+    policies: list[Policy] = [ConstantVelocity(), PdmClosed(contexts), driver, BestOfN(driver, judge, 4)]
+    results = evaluate(policies, hard, contexts, reward=judge, failures=failures, out=tmp_path)
+    assert results.failures == ()
+    assert len(results.groups) == len(hard.split.mapping)
+    assert [scene.now.lidar_path is None for scene in hard] == [scene.is_synthetic for scene in hard]
+    assert all(row.stages is not None and row.predicted_reward is not None for row in make_rows(results))
+    page = write_report(
+        results, tmp_path / "report.html", scenes=hard, subject="ppo", reference="PDM-Closed", scenes_a_group=1
+    ).read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") == 3 * page.count("<article")
 
 
 def test_rewards_follow_plans_not_scene_order(scenes: SceneSet, driver: LearnedPolicy, judge: LearnedReward) -> None:

@@ -92,6 +92,23 @@ def test_earlier_sweep_is_moved_into_the_current_ego_frame(
     np.testing.assert_array_equal(now, earlier)
 
 
+def test_height_bands_begin_at_the_street_which_lies_below_the_ego_origin(
+    scenes: Sequence[Scene], config: ModelConfig, tmp_path: Path
+) -> None:
+    points = np.zeros((3, 6), dtype=np.float32)
+    above_street_m = np.array([0.0, 0.7, 2.0])
+    points[:, :3] = np.stack([[10.0, 20.0, 30.0], np.zeros(3), above_street_m - 0.35], axis=1)
+    write_point_cloud(tmp_path / "one.pcd", points)
+    scene = scenes[0]
+    bare = replace(scene.now, lidar_path=tmp_path / "one.pcd")
+    earlier = [replace(frame, lidar_path=None) for frame in scene.history[:-1]]
+    histogram, _ = lidar_histogram(replace(scene.observation(), frames=(*earlier, bare)), config)
+    filled = np.argwhere(histogram[: len(config.lidar_bands_m) - 1])
+    band, row = filled[np.argsort(filled[:, 1]), :2].T
+    assert band.tolist() == [0, 1, 2]
+    assert (np.diff(row) > 0).all()
+
+
 def test_targets_hold_the_human_plan_and_the_nearest_objects(
     scenes: Sequence[Scene], targets: SceneTargets, config: ModelConfig
 ) -> None:

@@ -34,6 +34,10 @@ def results(shared_real: Path) -> Path:
     return shared_real / "official_scores"
 
 
+def test_every_official_file_is_looked_at(results: Path) -> None:
+    assert {path.stem for path in results.glob("*.csv")} == {*ONE_STAGE, *TWO_STAGE}
+
+
 @pytest.mark.parametrize("name", ONE_STAGE)
 def test_every_row_of_a_one_stage_file_gives_its_score(name: str, results: Path) -> None:
     scores, final = read(results, name)

@@ -4,14 +4,14 @@ import csv
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from irlvla.data.plans import PlanTable, load_plans, write_plans
 from irlvla.errors import DataError
-from irlvla.scoring.table import SUMMARY_TOKENS, score_plans_file
+from irlvla.scoring.score_table import SUMMARY_TOKENS, ScoreTable
+from irlvla.scoring.table import score_plans_file
 from irlvla.types import SubScores
 
 
@@ -38,7 +38,7 @@ def rows(written: Path) -> dict[str, dict[str, object]]:
     return {row["token"]: row for row in pq.read_table(written).to_pylist()}
 
 
-def scored(golden: Path, cache: Path, folder: Path, plans: PlanTable, keep: list[int]) -> pa.Table:
+def scored(golden: Path, cache: Path, folder: Path, plans: PlanTable, keep: list[int]) -> ScoreTable:
     beta = golden / "beta"
     tokens, names = [plans.tokens[row] for row in keep], [plans.names[row] for row in keep]
     write_plans(folder / "plans.npz", tokens, plans.poses[keep], names)

@@ -10,7 +10,8 @@ from scenes import empty_road, red_light_ahead
 from irlvla.data.maps import load_map
 from irlvla.data.scenes import SceneSet, load_synthetic_scene, open_scenes
 from irlvla.errors import DataError, SceneDataError
-from irlvla.scoring.context import ScoringContext, build_context, build_contexts
+from irlvla.scoring.context import ScoringContext, _cache_key, build_context, build_contexts
+from irlvla.scoring.editions import NAVSIM_V1, NAVSIM_V2
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.record_store import RecordStore, record_from_arrays, record_to_arrays
 from irlvla.scoring.score import score
@@ -90,14 +91,70 @@ def test_a_cache_spares_the_work_and_changes_nothing(scenes: SceneSet, tmp_path:
             np.testing.assert_array_equal(ours[name], stored[name])
 
 
-def test_a_damaged_record_counts_as_missing(tmp_path: Path) -> None:
+def test_a_record_comes_back_as_kernels_want_arrays(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path / "cache")
+    store.write(b"key", red_light_ahead())
+    stored = store.load(b"key", ScoringContext)
+    assert stored is not None
+    for array in record_to_arrays(stored).values():
+        assert array.flags.c_contiguous
+        assert array.flags.aligned
+        assert array.flags.writeable
+
+
+def test_a_damaged_record_counts_as_missing_and_is_written_anew(tmp_path: Path) -> None:
     store = RecordStore(tmp_path / "cache")
     store.write(b"key", empty_road())
-    with store._environment.begin(write=True) as transaction:
-        transaction.put(b"key", transaction.get(b"key")[:-200])
-    assert store.load(b"key", ScoringContext) is None
+    (file,) = (path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    whole = file.read_bytes()
+    flipped = bytes([*whole[:1000], whole[1000] ^ 1, *whole[1001:]])
+    for damaged in (b"", whole[:10], whole[: len(whole) // 2], whole[:-1], whole + b"x", flipped, b"\0" * len(whole)):
+        file.write_bytes(damaged)
+        assert store.load(b"key", ScoringContext) is None
+    store.write(b"key", empty_road())
+    assert file.read_bytes() == whole
     assert store.load(b"other", ScoringContext) is None
-    store.close()
+
+
+def test_a_record_under_the_name_of_another_is_not_trusted(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path / "cache")
+    store.write(b"one", empty_road())
+    store.write(b"other", red_light_ahead())
+    one, other = (next((tmp_path / "cache").rglob(f"{key.hex()[2:]}.record")) for key in (b"one", b"other"))
+    one.write_bytes(other.read_bytes())
+    assert store.load(b"one", ScoringContext) is None
+    assert store.load(b"other", ScoringContext) is not None
+
+
+def test_a_cache_of_ruins_changes_nothing(scenes: SceneSet, tmp_path: Path) -> None:
+    few = scenes[:3]
+    built, _ = build_contexts(few, cache=tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 3
+    for number, file in enumerate(files):
+        file.write_bytes(file.read_bytes()[: 100 * number])
+    again, failures = build_contexts(few, cache=tmp_path)
+    assert not failures
+    for token in few.tokens:
+        ours, rebuilt = record_to_arrays(built[token]), record_to_arrays(again[token])
+        for name in ours:
+            np.testing.assert_array_equal(ours[name], rebuilt[name])
+
+
+def test_a_changed_log_or_map_is_another_context(scenes: SceneSet, tmp_path: Path) -> None:
+    scene, city_map = scenes[0], load_map(scenes.root, scenes[0].map_location)
+    later = replace(scene.now, time_us=scene.now.time_us + 1)
+    changed = replace(scene, frames=(*scene.frames[:3], later, *scene.frames[4:]))
+    other_map = tmp_path / "map.gpkg"
+    other_map.write_bytes(city_map.path.read_bytes() + b"x")
+    keys = {
+        _cache_key(scene, city_map, NAVSIM_V2),
+        _cache_key(scene, city_map, NAVSIM_V1),
+        _cache_key(changed, city_map, NAVSIM_V2),
+        _cache_key(scene, replace(city_map, path=other_map), NAVSIM_V2),
+    }
+    assert len(keys) == 4
+    assert _cache_key(scenes[0], city_map, NAVSIM_V2) in keys
 
 
 def test_a_cache_that_cannot_be_made_says_so(tmp_path: Path) -> None:

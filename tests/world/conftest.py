@@ -1,11 +1,12 @@
-"""A small world, built once for all tests of this folder."""
+"""Small worlds, built once for all tests of this folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from irlvla.world.build import build_world
-from irlvla.world.presets import PRESETS
+from irlvla.world.presets import PRESETS, FollowUpPreset, WorldPreset
 
 
 @pytest.fixture(scope="session")
@@ -13,4 +14,34 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data root of preset `mini`, seed 1."""
     root = tmp_path_factory.mktemp("world") / "mini"
     build_world(PRESETS["mini"], root, seed=1, workers=2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def city_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root of preset `city-mini`, seed 1: two networks at one location, road works, split `world-hard`."""
+    root = tmp_path_factory.mktemp("world") / "city-mini"
+    build_world(PRESETS["city-mini"], root, seed=1, workers=2)
+    return root
+
+
+@pytest.fixture(scope="session")
+def files() -> Path:
+    """Road networks written by hand: `town.osm` and `crossing.xodr`."""
+    return Path(__file__).parent / "files"
+
+
+@pytest.fixture(scope="session")
+def hard_preset() -> WorldPreset:
+    """Preset `mini` with follow-up scenes."""
+    return replace(
+        PRESETS["mini"], name="hard", follow_ups=FollowUpPreset("test", scenes_per_log=1, starts_per_scene=4)
+    )
+
+
+@pytest.fixture(scope="session")
+def hard_world(hard_preset: WorldPreset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root with a two-stage split, seed 1."""
+    root = tmp_path_factory.mktemp("world") / "hard"
+    build_world(hard_preset, root, seed=1, workers=1)
     return root

@@ -1,4 +1,4 @@
-"""History comfort and extended comfort."""
+"""Comfort, history comfort and extended comfort."""
 
 import numpy as np
 from scipy.signal import savgol_filter
@@ -15,6 +15,22 @@ def _smooth(values: Array, window: int, order: int, derivative: int = 0) -> Arra
 def _headings(states: Array) -> Array:
     turns = np.round(np.diff(states[:, HEADING]) / (2 * np.pi))
     return states[:, HEADING] - 2 * np.pi * np.concatenate([[0.0], np.cumsum(turns)])
+
+
+def comfort(states: Array) -> float:
+    """NAVSIM v1's: 1 where accelerations, jerks and yaw motion of the rollout's rear axle stay within bounds."""
+    whole = len(states)
+    magnitude = np.hypot(states[:, AX], states[:, AY])
+    lon, lat = _smooth(states[:, AX], whole, 2), _smooth(states[:, AY], whole, 2)
+    within = (
+        (lon > -4.05).all() and (lon < 2.40).all(),
+        (abs(lat) < 4.89).all(),
+        (abs(_smooth(_smooth(magnitude, 8, 2), whole, 2, 1)) < 8.37).all(),
+        (abs(_smooth(_smooth(states[:, AX], 8, 2), whole, 2, 1)) < 4.13).all(),
+        (abs(_smooth(_headings(states), 5, 3, 2)) < 1.93).all(),
+        (abs(_smooth(_headings(states), 5, 2, 1)) < 0.95).all(),
+    )
+    return float(all(within))
 
 
 def history_comfort(history: Array, states: Array) -> float:

@@ -5,16 +5,16 @@ import numpy as np
 from irlvla.geometry import ego_to_world
 from irlvla.scoring.context import ScoringContext
 from irlvla.scoring.reference.collision import collision
-from irlvla.scoring.reference.comfort import history_comfort
+from irlvla.scoring.reference.comfort import comfort, history_comfort
 from irlvla.scoring.reference.drivable_area import drivable_area, ego_areas
 from irlvla.scoring.reference.driving_direction import driving_direction
 from irlvla.scoring.reference.lane_keeping import lane_keeping
-from irlvla.scoring.reference.progress import ego_progress, progress_along_route
+from irlvla.scoring.reference.progress import ego_progress, ego_progress_pdms, progress_along_route
 from irlvla.scoring.reference.surroundings import Surroundings
 from irlvla.scoring.reference.time_to_collision import time_to_collision
 from irlvla.scoring.reference.tracker import simulate
 from irlvla.scoring.reference.traffic_light import traffic_light
-from irlvla.types import Array, SubScores
+from irlvla.types import Array, PDMSubScores, SubScores
 
 
 def reference_poses(plan: Array, ego_pose_world: Array) -> Array:
@@ -48,6 +48,22 @@ def score_rollout(context: ScoringContext, scene: Surroundings, states: Array) -
     }
     return SubScores(
         **{name: np.array(value) for name, value in scores.items()}, has_earlier_frame=np.zeros((), dtype=np.bool_)
+    )
+
+
+def score_rollout_pdms(context: ScoringContext, scene: Surroundings, states: Array) -> PDMSubScores:
+    """NAVSIM v1's sub-scores (scalars) of a rollout [41, 11]; `scene` is the context's `surroundings`."""
+    areas = [ego_areas(scene, state) for state in states]
+    collisions, on_road = collision(scene, states, areas), drivable_area(areas)
+    progress_m = progress_along_route(scene, states)
+    share = ego_progress_pdms(progress_m, collisions * on_road, context.pdm_progress_m, context.pdm_gate)
+    return PDMSubScores(
+        no_at_fault_collisions=np.array(collisions),
+        drivable_area_compliance=np.array(on_road),
+        ego_progress=np.array(share),
+        time_to_collision_within_bound=np.array(time_to_collision(scene, states, areas)),
+        comfort=np.array(comfort(states)),
+        driving_direction_compliance=np.array(driving_direction(states, areas, forgiven_in_intersections=False)),
     )
 
 

@@ -40,7 +40,7 @@ class Surroundings:
     road: tuple[RoadPolygon, ...]
     centerline: shapely.LineString
     objects: tuple[tuple[RoadUser, ...], ...]
-    """By step, 41 of them."""
+    """By step, as many as the context's traffic has."""
     red: tuple[tuple[shapely.Geometry, ...], ...]
     """Connector polygons under a red light, by step."""
 
@@ -52,7 +52,7 @@ def surroundings(context: ScoringContext) -> Surroundings:
     return Surroundings(
         road=tuple(RoadPolygon(int(kind), bool(on_route), polygon) for kind, on_route, polygon in pieces),
         centerline=shapely.LineString(road.centerline[:, :2]),
-        objects=tuple(_objects(context.traffic, step) for step in range(ROLLOUT_STATES)),
+        objects=tuple(_objects(context.traffic, step) for step in range(context.traffic.present.shape[1])),
         red=tuple(_red(context.lights, step) for step in range(ROLLOUT_STATES)),
     )
 

@@ -11,9 +11,9 @@ from irlvla.types import Array
 
 
 def time_to_collision(scene: Surroundings, states: Array, areas: list[EgoAreas]) -> float:
-    """0 where going straight on would hit something ahead within 0.9 s."""
+    """0 where going straight on would hit something ahead within 0.9 s, as far as the surroundings are known."""
     cleared = set()
-    for step in range(32):
+    for step in range(min(len(states), len(scene.objects) - 9)):
         state, area = states[step], areas[step]
         speed = np.hypot(state[3], state[4])
         if speed < 5e-3:
