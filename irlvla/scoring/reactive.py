@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from irlvla.data.maps import load_map
 from irlvla.data.scenes import SceneSet
-from irlvla.scoring.collision import collision_with, object_radii
+from irlvla.scoring.collision import collision_with, ego_bounds, object_bounds, object_radii, stays_away
 from irlvla.scoring.context import ScoringContext
 from irlvla.scoring.drivable_area import EgoAreas, ego_areas
 from irlvla.scoring.editions import NAVSIM_V2
@@ -17,7 +17,7 @@ from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.progress import ego_progress
 from irlvla.scoring.rollout_scores import RolloutScores, score_footprints, score_rollouts
 from irlvla.scoring.score import require_edition, simulate_plans, stack_sub_scores
-from irlvla.scoring.time_to_collision import is_about_to_hit
+from irlvla.scoring.time_to_collision import LOOK_AHEAD_S, is_about_to_hit
 from irlvla.simulation.kernels import kernel
 from irlvla.simulation.reactive_traffic import TrafficStart, reactive_vehicles, start_traffic
 from irlvla.simulation.traffic import Traffic
@@ -61,12 +61,17 @@ def _meet(
         about_to_hit: [P] set where time to collision is out of bound.
     """
     radii = object_radii(vehicles)
+    bounds, of_pdm = object_bounds(vehicles, radii), ego_bounds(ego, 0, 0.0)
     count = len(radii) // len(hits)
     for plan in range(len(hits)):
+        foreseen = ego_bounds(ego, first + plan, LOOK_AHEAD_S)
         for track in range(plan * count, (plan + 1) * count):
             radius = radii[track]
+            if not stays_away(bounds, track, of_pdm):
+                hits_of_pdm[plan] = min(hits_of_pdm[plan], collision_with(vehicles, ego, areas, 0, track, radius))
+            if stays_away(bounds, track, foreseen):
+                continue
             hits[plan] = min(hits[plan], collision_with(vehicles, ego, areas, first + plan, track, radius))
-            hits_of_pdm[plan] = min(hits_of_pdm[plan], collision_with(vehicles, ego, areas, 0, track, radius))
             if not about_to_hit[plan]:
                 about_to_hit[plan] = is_about_to_hit(vehicles, ego, areas, first + plan, track, radius)
 
