@@ -333,8 +333,8 @@ def test_every_command_points_to_a_function() -> None:
     [
         ("irlvla.geometry.ego_to_world", True),
         ("irlvla.geometry.ego_to_mars", False),
-        ("irlvla.types.Plan.step_s", True),
-        ("irlvla.types.Plan.no_such_field", False),
+        ("irlvla.types.Rollout.states_world", True),
+        ("irlvla.types.Rollout.no_such_field", False),
         ("irlvla/types.py:SubScores", True),
         ("irlvla/types.py:SubScores.names()", True),
         ("irlvla/types.py:OverScores", False),
