@@ -67,13 +67,54 @@ def world_build(arguments: Sequence[str]) -> None:
             options.out,
             seed=options.seed,
             workers=options.workers,
-            on_progress=lambda done, total, what: show("world", done, total, what),
+            on_progress=show,
         )
     manifest = json.loads((options.out / MANIFEST).read_text())
     for place, notes in manifest["left_out"].items():
         for note in notes:
             console.print(f"  {place}: {note}", highlight=False, markup=False)
     console.print(f"wrote {options.out}")
+
+
+@dataclass(frozen=True)
+class WorldInstructOptions:
+    """Which scenes are given instructions."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """Data root in NAVSIM's layout; instructions are written to its folder `driving_language`."""
+    split: str = "world-train"
+    """Split to instruct."""
+    workers: str = "2"
+    """Processes, or a Ray cluster: `ray`, `ray:HOST:PORT`."""
+
+
+def world_instruct(arguments: Sequence[str]) -> None:
+    """`irlvla world instruct ROOT --split SPLIT`"""
+    from irlvla.data.language import INSTRUCTIONS, load_instructions
+    from irlvla.data.scenes import open_scenes
+    from irlvla.world.instructions import instruct_split
+
+    options = parse(WorldInstructOptions, arguments, "world instruct")
+    with progress_bar(console) as show:
+        instruct_split(
+            options.data,
+            options.split,
+            workers=options.workers,
+            on_progress=lambda done, total: show("instructions", done, total, "logs"),
+        )
+    scenes = open_scenes(options.data, options.split)
+    wanted = {token for token in scenes.tokens if len(token) == 16}
+    folder = scenes.split.data_split
+    logs = [load_instructions(options.data, folder, name) for name in {scenes.log_name(token) for token in wanted}]
+    given = [plan for log in logs for token in wanted & log.keys() for plan in log[token]]
+    console.print(f"{'instruction':<12} {'scenes':>7} {'possible':>9} {'safe':>6}", highlight=False)
+    for kind in INSTRUCTIONS:
+        plans = [plan for plan in given if plan.kind == kind]
+        possible, safe = sum(plan.is_possible for plan in plans), sum(plan.is_safe for plan in plans)
+        console.print(f"{kind:<12} {len(plans):>7} {possible:>9} {safe:>6}", highlight=False)
+    left = len(wanted) - len({plan.token for plan in given})
+    if left:
+        console.print(f"{left} scenes cannot be scored and have no instructions")
 
 
 @dataclass(frozen=True)
@@ -90,6 +131,8 @@ class WorldSheetOptions:
     """Scenes, evenly over the split."""
     columns: int = 4
     """Scenes side by side."""
+    instructions: bool = False
+    """Show what the scenes' instructions ask for instead of what cameras see; safe plans green, others red."""
     quality: int = 80
     """JPEG quality, 1 to 100."""
 
@@ -109,7 +152,13 @@ def world_sheet(arguments: Sequence[str]) -> None:
     count = max(1, min(options.scenes, len(scenes)))
     shown = np.unique(np.linspace(0, len(scenes) - 1, count).round().astype(int))
     tokens = [scenes.tokens[int(index)] for index in shown]
-    write_contact_sheet(scenes.subset(tokens), options.out, columns=options.columns, quality=options.quality)
+    write_contact_sheet(
+        scenes.subset(tokens),
+        options.out,
+        columns=options.columns,
+        quality=options.quality,
+        instructions=options.instructions,
+    )
     console.print(f"wrote {options.out}: {len(tokens)} of {len(scenes)} scenes")
 
 

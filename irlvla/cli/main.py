@@ -16,6 +16,10 @@ from irlvla.errors import IrlvlaError
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("irlvla.cli.demo:demo", "The main job on the embedded world: from nothing to a table of results"),
     "world build": ("irlvla.cli.commands:world_build", "Write an embedded world in NAVSIM's on-disk format"),
+    "world instruct": (
+        "irlvla.cli.commands:world_instruct",
+        "Give every scene of a split instructions, with plans that obey them",
+    ),
     "world sheet": ("irlvla.cli.commands:world_sheet", "Many scenes on one page: cameras, view from above, words"),
     "world report": ("irlvla.cli.commands:world_report", "How a split's scenes are distributed; tables and plots"),
     "train imitation": ("irlvla.cli.commands:train_imitation_command", "Stage 1: learn to drive as the human does"),

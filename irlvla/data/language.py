@@ -1,4 +1,5 @@
-"""Driving in words: what a human future amounts to, and answers to the driving question."""
+"""Driving in words: what a human future amounts to, answers to the driving question, and instructions with the plans
+that obey them."""
 
 import json
 import math
@@ -10,7 +11,7 @@ import numpy as np
 
 from irlvla.errors import DataError
 from irlvla.files import write_text
-from irlvla.types import INSTRUCTION, PLAN_STEP_S, Array
+from irlvla.types import INSTRUCTION, PLAN_POSES, PLAN_STEP_S, Array
 
 SPEED_WORDS = ("wait", "start", "stop", "slow down", "keep speed", "speed up")
 PATH_WORDS = (
@@ -53,6 +54,53 @@ class DrivingAnswer:
     """One of PATH_WORDS."""
     instruction_of: str = ""
     """Where the question asks for another manoeuvre than the human drove: the scene whose manoeuvre it is."""
+
+
+INSTRUCTIONS: dict[str, tuple[str, ...]] = {
+    "turn left": ("Turn left at the next junction.", "Take the next turn to the left."),
+    "turn right": ("Turn right at the next junction.", "Take the next turn to the right."),
+    "go straight": ("Go straight on at the next junction.", "Drive straight across the next junction."),
+    "lane left": ("Change to the left lane.", "Move over to the lane on your left."),
+    "lane right": ("Change to the right lane.", "Move over to the lane on your right."),
+    "slower": ("Drive slower.", "Slow down a little."),
+    "faster": ("Speed up.", "Drive faster."),
+    "stop": ("Stop now.", "Stop the car."),
+    "pull over": ("Pull over.", "Stop at the right edge of the road."),
+}
+"""Kind of instruction -> ways to say it."""
+
+
+@dataclass(frozen=True)
+class InstructedPlan:
+    """An instruction that the human was not given, and how a driver would obey it."""
+
+    token: str
+    """Scene."""
+    kind: str
+    """A key of INSTRUCTIONS."""
+    instruction: str
+    """What is said to the driver; may replace `Scene.instruction`."""
+    answer: str
+    """What the driver does about it and why; where the scene leaves no way to obey, that it does not and why."""
+    is_possible: bool
+    """Whether the scene leaves a way to obey, safe or not."""
+    is_safe: bool
+    """Whether the plan touches nobody, stays on the road and on its side, heeds the light, and keeps its distance."""
+    speed_word: str
+    """One of SPEED_WORDS; what the plan does, or the human where there is no plan."""
+    path_word: str
+    """One of PATH_WORDS."""
+    poses: tuple[tuple[float, float, float], ...]
+    """The plan: 8 poses (x, y, heading) every 0.5 s in the ego frame at t=0 (m, rad); none where `is_possible` is
+    false."""
+    scores: dict[str, float]
+    """Its sub-scores and `epdms`, without human filter and without extended comfort, on the route that the instruction
+    asks for; empty where there is no plan."""
+
+    @property
+    def plan(self) -> Array:
+        """[8, 3] the plan, or [0, 3] where there is none."""
+        return np.array(self.poses, dtype=np.float64).reshape(-1, 3)
 
 
 def meta_action(poses_ego: Array, speed_mps: float) -> tuple[str, str]:
@@ -140,3 +188,41 @@ def write_answers(root: Path, data_split: str, log_name: str, answers: Iterable[
 
 def answers_path(root: Path, data_split: str, log_name: str) -> Path:
     return root / "driving_language" / data_split / f"{log_name}.jsonl"
+
+
+def write_instructions(root: Path, data_split: str, log_name: str, plans: Iterable[InstructedPlan]) -> None:
+    """Write the instructions of one log beside its answers: one JSON object a line, with the fields of
+    `InstructedPlan`."""
+    lines = [json.dumps(asdict(plan), ensure_ascii=False, separators=(",", ":")) for plan in plans]
+    write_text(instructions_path(root, data_split, log_name), "".join(line + "\n" for line in lines))
+
+
+def load_instructions(root: Path, data_split: str, log_name: str) -> dict[str, list[InstructedPlan]]:
+    """Instructions of one log by token; empty where the data has none, as NAVSIM's own.
+
+    Raises:
+        DataError: The file is there but damaged.
+    """
+    path = instructions_path(root, data_split, log_name)
+    if not path.is_file():
+        return {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    found: dict[str, list[InstructedPlan]] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            row["poses"] = tuple((float(x), float(y), float(heading)) for x, y, heading in row["poses"])
+            plan = InstructedPlan(**row)
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise DataError(f"{path}: line {number} is no instruction ({error}); build the world again") from error
+        if plan.kind not in INSTRUCTIONS or len(plan.poses) != (PLAN_POSES if plan.is_possible else 0):
+            raise DataError(f"{path}: line {number} has kind {plan.kind!r} and {len(plan.poses)} poses")
+        found.setdefault(plan.token, []).append(plan)
+    return found
+
+
+def instructions_path(root: Path, data_split: str, log_name: str) -> Path:
+    return root / "driving_language" / data_split / f"{log_name}.instructions.jsonl"

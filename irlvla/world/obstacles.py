@@ -56,6 +56,8 @@ class Obstacles:
 
 
 BUS_STOP_LENGTH_M = 14.0
+STANDING_PREFIX = "standing"
+"""Names of standing vehicles begin with it."""
 # How much of a lane is closed where passing needs another lane, and where there is none but the oncoming one; the
 # widest of the latter leaves a car's middle in its own lane.
 _WIDTHS_BESIDE_A_LANE_M = (3.0, 3.0, 1.6)

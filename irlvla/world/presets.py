@@ -94,6 +94,8 @@ class WorldPreset:
     """Whether images keep nuPlan's lens distortion."""
     follow_ups: FollowUpPreset | None = None
     """Follow-up scenes of split `world-hard`; None writes no such split."""
+    instructions: bool = False
+    """Whether every scene of a split gets instructions with plans that obey them."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
     hard_logs: int = 0
@@ -202,6 +204,7 @@ _CITY = replace(
     traffic_density=6.0,
     network_span_m=800.0,
     follow_ups=FollowUpPreset("hard", scenes_per_log=2, starts_per_scene=6),
+    instructions=True,
     road_works_per_km=0.9,
     standing_vehicles_per_km=0.8,
     bus_stops_per_km=0.6,
@@ -215,6 +218,7 @@ _CITY_MINI = replace(
     warm_up_s=25.0,
     network_span_m=450.0,
     follow_ups=FollowUpPreset("hard", scenes_per_log=1, starts_per_scene=2),
+    instructions=True,
     road_works_per_km=1.5,
     standing_vehicles_per_km=1.5,
     bus_stops_per_km=1.0,

@@ -18,7 +18,7 @@ from irlvla.files import write_text
 from irlvla.world.human_driver import human_track, human_vehicle_types, is_sidestep, write_driven_network
 from irlvla.world.motion import Track, pedestrian_track, standing_track, vehicle_track
 from irlvla.world.networks import run_tool
-from irlvla.world.obstacles import BUS_STOP_LENGTH_M, Obstacles
+from irlvla.world.obstacles import BUS_STOP_LENGTH_M, STANDING_PREFIX, Obstacles
 from irlvla.world.presets import WorldPreset
 
 Array = NDArray[np.float64]
@@ -204,7 +204,7 @@ def _obstacle_rows(
         stand(f"{kind}.stand-in", kind, works.sumo_lane, works.end_m, "right")
     for number, item in enumerate(obstacles.standing):
         bodies = [kind.name for kind in types if kind.name.startswith(item.body)]
-        stand(f"standing{number:02d}", str(rng.choice(bodies)), item.sumo_lane, item.end_m, "center")
+        stand(f"{STANDING_PREFIX}{number:02d}", str(rng.choice(bodies)), item.sumo_lane, item.end_m, "center")
     stops = obstacles.bus_stops
     for number in range(round(len(stops) * end_s / 60.0)):
         depart = float(rng.uniform(0, end_s))

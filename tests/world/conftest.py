@@ -18,6 +18,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def human_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data root of a world with people at the wheel, road works, and instructions, without cameras."""
+    root = tmp_path_factory.mktemp("world") / "human"
+    preset = replace(
+        PRESETS["mini"], name="human-mini", instructions=True, cameras=(), lidar=False, train_logs=4,
+        test_logs=4, frames_per_log=22, simulated_s=50.0, network_span_m=500.0, traffic_density=10.0,
+        road_works_per_km=2.5, standing_vehicles_per_km=2.0, bus_stops_per_km=1.0,
+    )  # fmt: skip
+    build_world(preset, root, seed=5, workers=2)
+    return root
+
+
+@pytest.fixture(scope="session")
 def city_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data root of preset `city-mini`, seed 1: two networks at one location, road works, split `world-hard`."""
     root = tmp_path_factory.mktemp("world") / "city-mini"

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from irlvla.data.faults import load_faults
 from irlvla.data.scenes import constant_velocity_plan, human_plan, open_scenes
 from irlvla.scoring.context import build_contexts
 from irlvla.scoring.epdms import epdms
@@ -31,6 +33,25 @@ def test_humans_score_well_where_constant_velocity_does_not(world: Path) -> None
     assert scores.no_at_fault_collisions[:, 0].mean() > 0.95
     assert scores.history_comfort[:, 0].mean() > 0.9
     assert scores.drivable_area_compliance[:, 0].mean() > 0.9
+
+
+@pytest.mark.slow
+def test_people_drive_as_navsim_wants_it_without_being_picked_for_it(human_world: Path) -> None:
+    """Every window of every log but those with a labelled fault, human filter off; eight logs leave room for luck."""
+    points, comfort, windows = [], [], 0
+    for folder in ("trainval", "test"):
+        scenes = open_scenes(human_world, folder)
+        contexts, failures = build_contexts(scenes)
+        assert failures == []
+        windows += len(scenes)
+        good = [scene for scene in scenes if not load_faults(human_world, folder, scene.log_name)[scene.token]]
+        plans = np.stack([human_plan(scene)[None] for scene in good])
+        scores = score([contexts[scene.token] for scene in good], plans, human_filter=False)
+        points += epdms(scores)[:, 0].tolist()
+        comfort += scores.history_comfort[:, 0].tolist()
+    assert len(points) > 0.6 * windows
+    assert np.mean(points) > 0.85
+    assert np.mean(comfort) > 0.96
 
 
 def test_command_agrees_with_the_turn_that_is_driven(world: Path) -> None:

@@ -222,8 +222,8 @@ def test_a_build_killed_among_follow_ups_goes_on_and_ends_byte_identical(
     class Killed(BaseException):
         pass
 
-    def kill(done: int, total: int, what: str) -> None:
-        if what.startswith("scenes that follow") and done == 1:
+    def kill(work: str, done: int, total: int, what: str) -> None:
+        if work == "follow-up scenes" and done == 1:
             raise Killed
 
     root = tmp_path / "again"
