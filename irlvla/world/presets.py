@@ -124,6 +124,11 @@ NETWORKS = (
     NetworkSpec("sg-one-north", "grid", "test"),
 )
 
+TINY_NETWORKS = (
+    *NETWORKS,
+    NetworkSpec("us-ma-boston", "arterial", "train", slot=1, span_m=900.0),
+    NetworkSpec("us-pa-pittsburgh-hazelwood", "roundabouts", "train", slot=1),
+)
 # A real city with a motorway, a real town, and generated networks of every kind in each split; all of them differ.
 CITY_NETWORKS = (
     NetworkSpec("us-ma-boston", "berlin", "train", span_m=1300.0),
@@ -182,9 +187,10 @@ _QUICK = replace(
 _TINY = replace(
     _QUICK,
     name="tiny",
-    train_logs=64,
-    test_logs=20,
-    frames_per_log=40,
+    networks=TINY_NETWORKS,
+    train_logs=128,
+    test_logs=40,
+    frames_per_log=26,
     simulated_s=130.0,
     warm_up_s=40.0,
     traffic_density=5.5,
