@@ -33,11 +33,10 @@ LOGS = 6
 """Each has another weather."""
 PROCESSES = 2
 
-RICH = PRESETS["looks"]
+LOOKS = PRESETS["looks"]
 SETS = {
-    "three cameras, 256x144, plain": replace(PRESETS["quick"], network_span_m=RICH.network_span_m),
-    "three cameras, 256x144": replace(RICH, cameras=FRONT_CAMERAS, image_width_px=256, image_height_px=144),
-    "eight cameras, 480x270": replace(RICH, cameras=CAMERA_NAMES, image_width_px=480, image_height_px=270),
+    "three cameras, 256x144": replace(LOOKS, cameras=FRONT_CAMERAS, image_width_px=256, image_height_px=144),
+    "eight cameras, 480x270": replace(LOOKS, cameras=CAMERA_NAMES, image_width_px=480, image_height_px=270),
 }
 
 
@@ -45,10 +44,10 @@ SETS = {
 def town() -> tuple[City, Scenery, list[list[KeyFrame]]]:
     """A part of Berlin with busy streets, and drives through it."""
     with tempfile.TemporaryDirectory() as folder:
-        network = write_network("berlin", RICH.network_span_m, 3, Path(folder))
-        preset = replace(RICH, simulated_s=60.0)
+        network = write_network("berlin", LOOKS.network_span_m, 3, Path(folder))
+        preset = replace(LOOKS, simulated_s=60.0)
         simulate_traffic(network, preset, 3, Path(folder))
-        location = RICH.networks[0].location
+        location = LOOKS.networks[0].location
         city = read_city(network, location, np.array(ORIGINS[location]))
         scenery = lay_out_scenery(city, 3)
         traffic = read_recording(Path(folder), preset)

@@ -162,28 +162,6 @@ class Scene:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Trajectories to be driven, in the ego frame at t=0.
-
-    Example:
-        >>> stay = Plan(np.zeros((2, 8, 3)))
-        >>> stay.step_s
-        0.5
-    """
-
-    poses: Array
-    """[..., P, 3] rear-axle x, y (m), heading (rad); P = 8 poses 0.5 s apart, or P = 40 poses 0.1 s apart."""
-
-    def __post_init__(self) -> None:
-        if self.poses.ndim < 2 or self.poses.shape[-2:] not in {(8, 3), (40, 3)}:
-            raise ValueError(f"a plan has [..., 8, 3] or [..., 40, 3] poses, got shape {self.poses.shape}")
-
-    @property
-    def step_s(self) -> float:
-        return 4.0 / self.poses.shape[-2]
-
-
-@dataclass(frozen=True)
 class Rollout:
     """What the simulated ego vehicle does when it tracks a plan."""
 

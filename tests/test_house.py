@@ -155,6 +155,16 @@ def test_score_needs_nothing_of_the_extras(options: str, golden: Path, tmp_path:
     assert out.is_file()
 
 
+def test_world_report_needs_nothing_of_the_extras(golden: Path, tmp_path: Path) -> None:
+    (tmp_path / "root" / "navsim_logs" / "test").mkdir(parents=True)
+    (tmp_path / "root" / "maps").symlink_to(golden / "alpha" / "maps")
+    log = sorted((golden / "alpha" / "navsim_logs" / "test").glob("*.pkl"))[0]
+    (tmp_path / "root" / "navsim_logs" / "test" / log.name).symlink_to(log)
+    done = _run_without_extras(f"world report {tmp_path / 'root'} --split test --out {tmp_path} --workers 1")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "test.md").is_file()
+
+
 @pytest.mark.parametrize(
     ("command", "extra"),
     [
@@ -323,8 +333,8 @@ def test_every_command_points_to_a_function() -> None:
     [
         ("irlvla.geometry.ego_to_world", True),
         ("irlvla.geometry.ego_to_mars", False),
-        ("irlvla.types.Plan.step_s", True),
-        ("irlvla.types.Plan.no_such_field", False),
+        ("irlvla.types.Rollout.states_world", True),
+        ("irlvla.types.Rollout.no_such_field", False),
         ("irlvla/types.py:SubScores", True),
         ("irlvla/types.py:SubScores.names()", True),
         ("irlvla/types.py:OverScores", False),

@@ -67,7 +67,7 @@ def world_build(arguments: Sequence[str]) -> None:
             options.out,
             seed=options.seed,
             workers=options.workers,
-            on_progress=lambda done, total, what: show("world", done, total, what),
+            on_progress=show,
         )
     manifest = json.loads((options.out / MANIFEST).read_text())
     for place, notes in manifest["left_out"].items():
@@ -160,6 +160,66 @@ def world_sheet(arguments: Sequence[str]) -> None:
         instructions=options.instructions,
     )
     console.print(f"wrote {options.out}: {len(tokens)} of {len(scenes)} scenes")
+
+
+@dataclass(frozen=True)
+class WorldReportOptions:
+    """Whose scenes are measured."""
+
+    data: Annotated[Path, tyro.conf.Positional]
+    """Data root in NAVSIM's layout: an embedded world, or NAVSIM's own data."""
+    out: Path
+    """Folder for SPLIT.md, SPLIT.json and three SPLIT-….svg."""
+    split: str = "world-test"
+    """Split to measure; of two stages the first."""
+    all_windows: bool = False
+    """Measure also every window of the split's logs, so that the effect of the split's filter shows."""
+    workers: int | str = 2
+    """Who works: number of processes, `ray` or `ray:HOST:PORT`."""
+    cache: Path | None = None
+    """Folder that keeps scoring contexts between calls."""
+    json: bool = False
+    """Print the figures as one JSON object; progress goes to the error output."""
+
+
+def world_report(arguments: Sequence[str]) -> None:
+    """`irlvla world report ROOT --split SPLIT --out FOLDER`"""
+    import json
+
+    from irlvla.evaluation.distribution import DRIVERS, measure_split
+    from irlvla.evaluation.distribution_report import write_distribution_report
+
+    options = parse(WorldReportOptions, arguments, "world report")
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{options.out} cannot be made ({error}): give another folder with --out") from error
+    with progress_bar(Console(stderr=True, soft_wrap=True) if options.json else console) as show:
+        distribution = measure_split(
+            options.data,
+            options.split,
+            with_all_windows=options.all_windows,
+            workers=options.workers,
+            cache=options.cache,
+            on_progress=lambda done, total: show("scenes", done, total, ""),
+        )
+    command = f"irlvla world report ROOT --split {distribution.split} --out DIR"
+    command += " --all-windows" if options.all_windows else ""
+    figures = write_distribution_report(distribution, options.out, command=command)
+    if options.json:
+        print(json.dumps(figures))
+        return
+    for name, group in figures["groups"].items():
+        console.print(f"{name}: {group['scenes']} scenes of {group['logs']} logs", highlight=False, markup=False)
+        for driver in DRIVERS:
+            on, off = (group["drivers"][driver][f"human_filter_{said}"]["score"] for said in ("on", "off"))
+            scores = f"{100 * on['estimate']:.1f}, without human filter {100 * off['estimate']:.1f}"
+            console.print(f"  {driver}: EPDMS {scores}", highlight=False, markup=False)
+    if figures["failures"]:
+        first = figures["failures"][0]
+        said = f"{len(figures['failures'])} scenes could not be measured, first {first['token']}: {first['reason']}"
+        console.print(said, highlight=False, markup=False)
+    console.print(f"wrote {options.out / distribution.split}.md, .json and three plots")
 
 
 def _train(arguments: Sequence[str], stage: Literal["imitation", "reward", "ppo"], earlier: Sequence[str]) -> None:

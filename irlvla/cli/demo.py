@@ -71,7 +71,7 @@ def run_demo(options: DemoOptions) -> None:
             PRESETS[recipe.world],
             root,
             workers=options.workers,
-            on_progress=lambda done, total, what: show("world", done, total, what),
+            on_progress=show,
         )
     for seed in seeds:
         runs = {stage: options.out / f"{stage}-seed{seed}" for stage in ("imitation", "reward", "ppo")}

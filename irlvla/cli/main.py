@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Give every scene of a split instructions, with plans that obey them",
     ),
     "world sheet": ("irlvla.cli.commands:world_sheet", "Many scenes on one page: cameras, view from above, words"),
+    "world report": ("irlvla.cli.commands:world_report", "How a split's scenes are distributed; tables and plots"),
     "train imitation": ("irlvla.cli.commands:train_imitation_command", "Stage 1: learn to drive as the human does"),
     "train reward": ("irlvla.cli.commands:train_reward_command", "Stage 2: learn the reward world model"),
     "train ppo": ("irlvla.cli.commands:train_ppo_command", "Stage 3: improve the driver against the reward model"),

@@ -1,4 +1,7 @@
-"""Small charts as inline SVG that follow the page's colours: lines over training steps, and intervals in a row."""
+"""Small charts as inline SVG that follow the page's colours: lines, intervals in a row, histograms and shares.
+
+`chart_sheet` makes a file of them that stands alone.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,6 +119,112 @@ def interval_chart(rows: Sequence[tuple[str, Interval, str]], *, title: str) -> 
     return _svg(title, parts, height)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Values or shares of one set of scenes."""
+
+    label: str
+    values: Array
+    colour: str
+
+
+def histogram_chart(samples: Sequence[Sample], edges: Array, *, title: str, x_label: str) -> str:
+    """How values are distributed: the first sample as bars, the others as outlines.
+
+    Args:
+        samples: Their values are finite. Those beyond the outer edges count in the outer bars, which then say so.
+        edges: [B + 1] rising.
+        title: Shown above.
+        x_label: Shown below.
+    Returns:
+        The chart; empty text where the first sample has no value.
+    """
+    if not samples or not len(samples[0].values):
+        return ""
+    shares = [np.histogram(np.clip(s.values, edges[0], edges[-1]), edges)[0] / max(len(s.values), 1) for s in samples]
+    y_ticks = nice_ticks(0.0, float(np.max(shares)), 4)
+    baseline, top = HEIGHT - BOTTOM, TOP + 4
+
+    def across(x: float) -> float:
+        return LEFT + (x - edges[0]) / (edges[-1] - edges[0]) * (WIDTH - LEFT - RIGHT)
+
+    def up(share: float) -> float:
+        return baseline - share / y_ticks[-1] * (baseline - top)
+
+    parts = []
+    for tick in y_ticks:
+        parts.append(f'<path d="M{LEFT} {up(tick):.1f}H{WIDTH - RIGHT}" style="stroke:{GRID}"/>')
+        parts.append(_text(LEFT - 8, up(tick) + 4, f"{100 * tick:.4g} %", anchor="end"))
+    for tick in nice_ticks(float(edges[0]), float(edges[-1]), 6):
+        if edges[0] <= tick <= edges[-1]:
+            beyond = {float(edges[0]): "≤ ", float(edges[-1]): "≥ "}.get(tick, "")
+            below = any((s.values < edges[0]).any() for s in samples)
+            above = any((s.values > edges[-1]).any() for s in samples)
+            shown = beyond if (beyond == "≤ " and below) or (beyond == "≥ " and above) else ""
+            parts.append(_text(across(tick), baseline + 18, f"{shown}{tick:.10g}", anchor="middle"))
+    parts.append(_text(WIDTH - RIGHT, HEIGHT - 6, x_label, anchor="end"))
+    for left, right, share in zip(edges[:-1], edges[1:], shares[0], strict=True):
+        parts.append(
+            f'<rect x="{across(left) + 0.5:.1f}" y="{up(share):.1f}" width="{across(right) - across(left) - 1:.1f}" '
+            f'height="{baseline - up(share):.1f}" style="fill:{samples[0].colour};opacity:.75"/>'
+        )
+    for sample, heights in zip(samples[1:], shares[1:], strict=True):
+        steps = "".join(
+            f"V{up(share):.1f}H{across(right):.1f}" for right, share in zip(edges[1:], heights, strict=True)
+        )
+        parts.append(
+            f'<path d="M{LEFT} {baseline}{steps}V{baseline}" style="fill:none;stroke:{sample.colour};stroke-width:2"/>'
+        )
+    return _svg(title, parts + _legend(samples), HEIGHT)
+
+
+def share_chart(labels: Sequence[str], samples: Sequence[Sample], *, title: str) -> str:
+    """Shares of scenes, one bar a label and sample, with the figure in per cent beside it.
+
+    Args:
+        labels: Shown at the left.
+        samples: Values [len(labels)] in [0, 1].
+        title: Shown above.
+    """
+    if not labels or not samples:
+        return ""
+    left, bar = 196, 12 if len(samples) > 1 else 14
+    step = bar * len(samples) + 10
+    height = TOP + step * len(labels) + 12
+    longest = max(float(max(s.values.max() for s in samples)), 1e-9)
+    parts = []
+    for row, label in enumerate(labels):
+        top = TOP + step * row
+        parts.append(_text(left - 10, top + bar * len(samples) / 2 + 4, label, anchor="end", size=12))
+        for number, sample in enumerate(samples):
+            width = float(sample.values[row]) / longest * (WIDTH - left - RIGHT - 44)
+            v = top + bar * number
+            parts.append(
+                f'<rect x="{left}" y="{v}" width="{width:.1f}" height="{bar - 1}" style="fill:{sample.colour}"/>'
+            )
+            parts.append(_text(left + width + 6, v + bar / 2 + 3.5, f"{100 * sample.values[row]:.1f} %", size=10))
+    return _svg(title, parts + _legend(samples), height)
+
+
+def chart_sheet(charts: Sequence[str], *, columns: int = 2) -> str:
+    """Charts side by side as one SVG file, on white; charts that are empty text are left out."""
+    shown = [chart for chart in charts if chart]
+    gap, margin = 28, 20
+    parts, top, tallest = [], margin, 0
+    for index, chart in enumerate(shown):
+        height = int(chart.split('viewBox="', 1)[1].split('"', 1)[0].split()[3])
+        tallest = max(tallest, height)
+        left = margin + index % columns * (WIDTH + gap)
+        parts.append(chart.replace("<svg ", f'<svg x="{left}" y="{top}" width="{WIDTH}" height="{height}" ', 1))
+        if index % columns == columns - 1 or index == len(shown) - 1:
+            top, tallest = top + tallest + gap, 0
+    width, height = 2 * margin + columns * WIDTH + (columns - 1) * gap, max(top - gap + margin, 2 * margin)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>{"".join(parts)}</svg>\n'
+    )
+
+
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers that cover [low, high].
 
@@ -140,6 +249,17 @@ def running_mean(values: Array, window: int) -> Array:
 def _finite(series: Series) -> tuple[Array, Array]:
     keep = np.isfinite(series.x) & np.isfinite(series.y)
     return series.x[keep], series.y[keep]
+
+
+def _legend(samples: Sequence[Sample]) -> list[str]:
+    """Names of several samples above a chart."""
+    parts: list[str] = []
+    offset = LEFT
+    for sample in samples if len(samples) > 1 else ():
+        parts.append(f'<rect x="{offset}" y="24" width="14" height="8" rx="2" style="fill:{sample.colour}"/>')
+        parts.append(_text(offset + 19, 32, sample.label, size=12))
+        offset += 36 + round(6.8 * len(sample.label))
+    return parts
 
 
 def _polyline(u: Array, v: Array, colour: str, width: float, opacity: float) -> str:

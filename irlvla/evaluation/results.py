@@ -1,15 +1,16 @@
-"""What an evaluation found: every sub-score of every policy on every scene, in memory and on disk."""
+"""What an evaluation found: every sub-score of every policy on every scene, in memory and on disk.
+
+pyarrow is imported where files are read and written: figures can be summarised without it.
+"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from irlvla.data.splits import TwoStageGroup
@@ -17,6 +18,9 @@ from irlvla.errors import DataError
 from irlvla.files import write_atomically, write_text
 from irlvla.scoring.two_stage import GroupRows, group_means, group_rows
 from irlvla.types import SceneFailure, SubScores
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Array = NDArray[np.float64]
 
@@ -123,6 +127,8 @@ def write_results(results: Results, out: Path) -> None:
 
     The columns are those of `irlvla score`, with the log's name, the plan, and the predicted reward besides.
     """
+    import pyarrow.parquet as pq
+
     files = []
     for scores in results.scores:
         name = f"{file_stem(scores.policy, scores.seed)}.parquet"
@@ -144,6 +150,9 @@ def load_results(folder: Path) -> Results:
     Raises:
         DataError: there is no finished evaluation in the folder, or a file of it is damaged.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     path = folder / "results.json"
     if not path.is_file():
         raise DataError(f"{folder} holds no results.json: run `irlvla evaluate` with --out {folder} first")
@@ -168,7 +177,9 @@ def file_stem(policy: str, seed: int | None) -> str:
     return safe if seed is None else f"{safe}.seed-{seed}"
 
 
-def _to_table(scores: PolicyScores) -> pa.Table:
+def _to_table(scores: PolicyScores) -> "pa.Table":
+    import pyarrow as pa
+
     columns: dict[str, Any] = {"token": list(scores.tokens), "log_name": list(scores.log_names)}
     columns["name"] = [scores.policy] * len(scores.tokens)
     for suffix, part in (("", scores.filtered), ("_raw", scores.raw)):
@@ -185,7 +196,7 @@ def _to_table(scores: PolicyScores) -> pa.Table:
     return pa.table(columns)
 
 
-def _from_table(policy: str, seed: int | None, table: pa.Table) -> PolicyScores:
+def _from_table(policy: str, seed: int | None, table: "pa.Table") -> PolicyScores:
     def column(name: str) -> Array:
         return table[name].fill_null(0.0).to_numpy().astype(np.float64)
 

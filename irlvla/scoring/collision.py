@@ -82,6 +82,13 @@ def ego_bounds(ego: Footprints, plan: int, look_ahead_s: float) -> tuple[float, 
 
 
 @kernel
+def stays_away(bounds: Array, track: int, rectangle: tuple[float, float, float, float]) -> bool:
+    """Whether an object's rectangle, of `object_bounds`, and one of `ego_bounds` have no point in common."""
+    x_min, y_min, x_max, y_max = rectangle
+    return x_max < bounds[track, 0] or y_max < bounds[track, 1] or x_min > bounds[track, 2] or y_min > bounds[track, 3]
+
+
+@kernel
 def collision_with(traffic: Traffic, ego: Footprints, areas: EgoAreas, plan: int, track: int, radius_m: float) -> float:
     """What hitting one object leaves of a plan: 1 where it is not hit or not at fault, 0.5 or 0 otherwise."""
     reach = radius_m + EGO_RADIUS_M
@@ -116,12 +123,10 @@ def _collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, scores: Array
     radii = object_radii(traffic)
     bounds = object_bounds(traffic, radii)
     for plan in range(len(scores)):
-        x_min, y_min, x_max, y_max = ego_bounds(ego, plan, 0.0)
+        driven = ego_bounds(ego, plan, 0.0)
         for track in range(len(radii)):
-            around = bounds[track]
-            if x_max < around[0] or y_max < around[1] or x_min > around[2] or y_min > around[3]:
-                continue
-            scores[plan] = min(scores[plan], collision_with(traffic, ego, areas, plan, track, radii[track]))
+            if not stays_away(bounds, track, driven):
+                scores[plan] = min(scores[plan], collision_with(traffic, ego, areas, plan, track, radii[track]))
 
 
 def collision(traffic: Traffic, ego: Footprints, areas: EgoAreas) -> Array:

@@ -38,8 +38,8 @@ def ego_progress(progress_m: Array, gate: Array, reference_m: float | Array, ref
     Args:
         progress_m: Progress along the route.
         gate: Product of the plan's multiplicative sub-scores; what fails them earns no progress.
-        reference_m: PDM-Closed's progress along the route.
-        reference_gate: Product of PDM-Closed's multiplicative sub-scores.
+        reference_m: PDM-Closed's progress along the route; one for all plans or one for each.
+        reference_gate: Product of PDM-Closed's multiplicative sub-scores, likewise.
     Returns:
         Share in [0, 1]; 1 for every plan where the best admissible progress is 5 m or less.
     Source: navsim `PDMScorer._calculate_progress`.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from irlvla.data.maps import load_map
 from irlvla.data.scenes import SceneSet
-from irlvla.scoring.collision import collision_with, object_radii
+from irlvla.scoring.collision import collision_with, ego_bounds, object_bounds, object_radii, stays_away
 from irlvla.scoring.context import ScoringContext
 from irlvla.scoring.drivable_area import EgoAreas, ego_areas
 from irlvla.scoring.editions import NAVSIM_V2
@@ -17,11 +17,14 @@ from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.progress import ego_progress
 from irlvla.scoring.rollout_scores import RolloutScores, score_footprints, score_rollouts
 from irlvla.scoring.score import require_edition, simulate_plans, stack_sub_scores
-from irlvla.scoring.time_to_collision import is_about_to_hit
+from irlvla.scoring.time_to_collision import LOOK_AHEAD_S, is_about_to_hit
 from irlvla.simulation.kernels import kernel
 from irlvla.simulation.reactive_traffic import TrafficStart, reactive_vehicles, start_traffic
 from irlvla.simulation.traffic import Traffic
 from irlvla.types import Array, SubScores
+
+_AT_ONCE = 256
+"""Plans whose traffic is held in memory at a time."""
 
 
 def traffic_start(scenes: SceneSet, context: ScoringContext) -> TrafficStart:
@@ -43,21 +46,34 @@ def _meet(
     vehicles: Traffic,
     ego: Footprints,
     areas: EgoAreas,
+    first: int,
     hits: Array,
     hits_of_pdm: Array,
     about_to_hit: NDArray[np.bool_],
 ) -> None:
-    """Set every plan, and PDM-Closed, which is the first of `ego`, among the vehicles that reacted to the plan."""
-    plans = len(hits)
+    """Set plans among the vehicles that reacted to them, and PDM-Closed, row 0 of `ego`, among those of each plan.
+
+    Args:
+        vehicles: P times V tracks, plan by plan.
+        ego, areas: Of PDM-Closed and all plans.
+        first: Their row of the first of the P plans.
+        hits, hits_of_pdm: [P] no at-fault collisions, taken down where there is one.
+        about_to_hit: [P] set where time to collision is out of bound.
+    """
     radii = object_radii(vehicles)
-    count = len(radii) // plans
-    for plan in range(plans):
+    bounds, of_pdm = object_bounds(vehicles, radii), ego_bounds(ego, 0, 0.0)
+    count = len(radii) // len(hits)
+    for plan in range(len(hits)):
+        foreseen = ego_bounds(ego, first + plan, LOOK_AHEAD_S)
         for track in range(plan * count, (plan + 1) * count):
             radius = radii[track]
-            hits[plan] = min(hits[plan], collision_with(vehicles, ego, areas, plan + 1, track, radius))
-            hits_of_pdm[plan] = min(hits_of_pdm[plan], collision_with(vehicles, ego, areas, 0, track, radius))
+            if not stays_away(bounds, track, of_pdm):
+                hits_of_pdm[plan] = min(hits_of_pdm[plan], collision_with(vehicles, ego, areas, 0, track, radius))
+            if stays_away(bounds, track, foreseen):
+                continue
+            hits[plan] = min(hits[plan], collision_with(vehicles, ego, areas, first + plan, track, radius))
             if not about_to_hit[plan]:
-                about_to_hit[plan] = is_about_to_hit(vehicles, ego, areas, plan + 1, track, radius)
+                about_to_hit[plan] = is_about_to_hit(vehicles, ego, areas, first + plan, track, radius)
 
 
 def score_rollout_reactive(context: ScoringContext, start: TrafficStart, rollouts: Array) -> SubScores:
@@ -77,8 +93,10 @@ def score_rollout_reactive(context: ScoringContext, start: TrafficStart, rollout
         context.road, start.others_traffic, context.lights, both, context.history_states, ego, areas
     )
     hits, hits_of_pdm, about_to_hit = np.ones(len(rollouts)), np.ones(len(rollouts)), np.zeros(len(rollouts), np.bool_)
-    if len(rollouts):
-        _meet(reactive_vehicles(start, rollouts), ego, areas, hits, hits_of_pdm, about_to_hit)
+    for first in range(0, len(rollouts), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        vehicles = reactive_vehicles(start, rollouts[part])
+        _meet(vehicles, ego, areas, first + 1, hits[part], hits_of_pdm[part], about_to_hit[part])
     pdm = RolloutScores(*(np.repeat(value[:1], len(rollouts)) for value in vars(among_others).values()))
     pdm = replace(pdm, no_at_fault_collisions=np.minimum(pdm.no_at_fault_collisions, hits_of_pdm))
     plans = RolloutScores(*(value[1:] for value in vars(among_others).values()))

@@ -12,6 +12,7 @@ from irlvla.scoring.collision import (
     ego_bounds,
     object_bounds,
     object_radii,
+    stays_away,
 )
 from irlvla.scoring.drivable_area import EgoAreas
 from irlvla.scoring.footprint import Footprints
@@ -21,6 +22,7 @@ from irlvla.simulation.traffic import Traffic
 from irlvla.types import ROLLOUT_STEP_S, Array
 
 _LOOK_AHEAD_STEPS = (0, 3, 6, 9)
+LOOK_AHEAD_S = _LOOK_AHEAD_STEPS[-1] * ROLLOUT_STEP_S
 _STANDING_MPS = 5e-3
 
 
@@ -66,12 +68,11 @@ def _time_to_collision(traffic: Traffic, ego: Footprints, areas: EgoAreas, score
     radii = object_radii(traffic)
     bounds = object_bounds(traffic, radii)
     for plan in range(len(scores)):
-        x_min, y_min, x_max, y_max = ego_bounds(ego, plan, _LOOK_AHEAD_STEPS[-1] * ROLLOUT_STEP_S)
+        foreseen = ego_bounds(ego, plan, LOOK_AHEAD_S)
         for track in range(len(radii)):
-            around = bounds[track]
-            if x_max < around[0] or y_max < around[1] or x_min > around[2] or y_min > around[3]:
-                continue
-            if is_about_to_hit(traffic, ego, areas, plan, track, radii[track]):
+            if not stays_away(bounds, track, foreseen) and is_about_to_hit(
+                traffic, ego, areas, plan, track, radii[track]
+            ):
                 scores[plan] = 0.0
                 break
 

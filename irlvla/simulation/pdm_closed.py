@@ -18,6 +18,7 @@ from irlvla.simulation.observation import Tracks, touching_ego
 from irlvla.simulation.paths import path_progress, pose_at, project
 from irlvla.simulation.polygons import PolygonSet, box_distance, box_polygon_distance
 from irlvla.simulation.reference import resample_poses, rollout_times_us
+from irlvla.simulation.search_tree import order_in_tree
 from irlvla.simulation.traffic import FIRST_STATIC_TYPE, RedLights, Traffic, traffic_from_corners
 from irlvla.types import OBJECT_TYPES, ROLLOUT_STATES, ROLLOUT_STEP_S, Array
 
@@ -31,7 +32,6 @@ _NEAREST_STATIC = 50
 _NEAREST_AGENTS = {"vehicle": 50, "pedestrian": 25, "bicycle": 10}
 _FORECAST_EVERY_STEPS = 2
 _CORRIDOR_S = 5.0
-_TREE_NODE = 10
 
 _MIN_GAP_M = 1.0
 _HEADWAY_S = 1.5
@@ -163,20 +163,18 @@ def _in_corridor(corridor: shapely.Polygon, corners: Array) -> NDArray[np.bool_]
     return inside
 
 
-def _tree_order(expected: Forecast, outlines: list[shapely.Polygon], corridor: shapely.Polygon) -> NDArray[np.int64]:
+def _tree_order(expected: Forecast, outlines: list[shapely.Polygon]) -> NDArray[np.int64]:
     """Place [N + R, 41] of objects and red lights in the order in which the official search tree finds them.
 
-    Source: navsim `PDMOccupancyMap.intersects`: a shapely STRtree with nodes of ten.
+    Source: navsim `PDMOccupancyMap.intersects`.
     """
     order = np.zeros((len(expected.listed_rows) + len(outlines), ROLLOUT_STATES), dtype=np.int64)
-    listed = len(expected.listed_corners)
+    listed, of_lights = len(expected.listed_corners), shapely.bounds(outlines)
     for step in range(0, ROLLOUT_STATES, _FORECAST_EVERY_STEPS):
         boxes = expected.listed_corners[:, step]
-        closed = np.concatenate([boxes, boxes[:, :1]], axis=1)
-        tree = shapely.STRtree([*shapely.polygons(closed), *outlines], node_capacity=_TREE_NODE)
-        place = np.full(listed + len(outlines), len(boxes) + len(outlines), dtype=np.int64)
-        found = tree.query(corridor)
-        place[found] = np.arange(len(found))
+        bounds = np.concatenate([np.concatenate([boxes.min(axis=1), boxes.max(axis=1)], axis=1), of_lights])
+        place = np.empty(len(bounds), dtype=np.int64)
+        place[order_in_tree(bounds)] = np.arange(len(bounds))
         kept = np.concatenate([place[expected.listed_rows], place[listed:]])
         order[:, step : step + _FORECAST_EVERY_STEPS] = kept[:, None]
     return order
@@ -329,7 +327,7 @@ def proposals(centerline: Array, ego_state: Array, speed_limit_mps: float | None
             if not tied:
                 break
             # Ties are rare and the trees costly, so only now do they decide.
-            order = _tree_order(expected, outlines, corridor)
+            order = _tree_order(expected, outlines)
     return poses
 
 

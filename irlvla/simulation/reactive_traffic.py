@@ -8,7 +8,7 @@ does the same, slow and plain: read it first.
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import shapely
@@ -16,59 +16,26 @@ from numpy.typing import NDArray
 
 from irlvla.data.maps import CityMap
 from irlvla.errors import SceneDataError
-from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M, box_corners, ego_boxes
-from irlvla.simulation.bicycle import HEADING as EGO_HEADING
-from irlvla.simulation.bicycle import VX as EGO_VX
-from irlvla.simulation.bicycle import VY as EGO_VY
-from irlvla.simulation.bicycle import X as EGO_X
-from irlvla.simulation.bicycle import Y as EGO_Y
+from irlvla.geometry import box_corners, ego_boxes
+from irlvla.simulation.following import FINE, LOST_LANE, NOBODY_TO_SEE, Drivers, Drives, drive_all
 from irlvla.simulation.kernels import kernel
 from irlvla.simulation.observation import Tracks, boxes_in_world
-from irlvla.simulation.polygons import boxes_touch
-from irlvla.simulation.search_tree import nearest_in_tree
-from irlvla.simulation.strips import (
-    PROGRESS,
-    Areas,
-    Lines,
-    Pieces,
-    Strip,
-    area_bounds,
-    area_distance,
-    enclose_strip,
-    lay_box,
-    lay_lines,
-    lay_reach,
-    lay_strip,
-    most_pieces,
-    pieces_for,
-    pose_at,
-    reach_touches,
-    segment_near,
-    strip_between,
-    write_box,
-)
+from irlvla.simulation.strips import lay_lines, write_box
 from irlvla.simulation.traffic import Traffic, box_centroid, traffic_from_boxes
-from irlvla.types import OBJECT_TYPES, ROLLOUT_STATES, ROLLOUT_STEP_S, Array, Frame
+from irlvla.types import OBJECT_TYPES, ROLLOUT_STATES, Array, Frame
 
 _VEHICLE = OBJECT_TYPES.index("vehicle")
 _MAX_LATERAL_M = 3.0
 """A vehicle further off its lane's center line does not follow it."""
 _STANDING_MPS = 0.1
-REACH_M = 100.0
-"""Vehicles that get further away from the ego vehicle are gone for good."""
 _DEFAULT_SPEED_MPS = 10.0
-HEADWAY_S = 1.5
-_MIN_GAP_M = 1.0
-_ACCELERATION_MPS2 = 1.0
-_BRAKING_MPS2 = 2.0
-
 EGO_KEY = "ego"
 """Token of the ego vehicle among those of the vehicles."""
-LOST_LANE = "a vehicle of the reactive traffic lost its lane; score it non-reactive"
-NOBODY_TO_SEE = (
-    "the token of whatever is in a vehicle's way is part of that vehicle's own token, for which the official policy "
-    "fails; score it non-reactive"
-)
+FAILURES = {
+    LOST_LANE: "a vehicle of the reactive traffic lost its lane; score it non-reactive",
+    NOBODY_TO_SEE: "the token of whatever is in a vehicle's way is part of that vehicle's own token, for which the "
+    "official policy fails; score it non-reactive",
+}
 
 
 @dataclass(frozen=True)
@@ -101,24 +68,6 @@ class Follower:
     @property
     def width_m(self) -> float:
         return float(self.snapped_box[4])
-
-
-class Drivers(NamedTuple):
-    """Followers in the layout that the kernel reads, D of them."""
-
-    lines: Lines
-    progress_m: Array
-    """[D] at the start, like everything here."""
-    speed_mps: Array
-    wanted_speed_mps: Array
-    snapped_boxes: Array
-    """[D, 5]"""
-    is_hidden: NDArray[np.bool_]
-    """[D, D + 1] whom a driver overlooks though it is in its way; the ego vehicle last."""
-    is_taken_for_ego: NDArray[np.bool_]
-    """[D] whose speed and heading officially are confused with the ego vehicle's."""
-    bystanders: Array
-    """[B, 4, 2] corners of vehicles that stay where they are."""
 
 
 @dataclass(frozen=True)
@@ -288,218 +237,6 @@ def tracks_from_vehicles(start: TrafficStart, boxes: Array, velocity_mps: Array,
     )
 
 
-class Drives(NamedTuple):
-    """What the followers of a scene do beside each of C rollouts."""
-
-    poses: Array
-    """[C, D, 41, 3] box center x, y (m, world), heading (rad)."""
-    speed_mps: Array
-    """[C, D, 41]"""
-    present: NDArray[np.bool_]
-    """[C, D, 41]"""
-    bystanders_present: NDArray[np.bool_]
-    """[C, B, 41]"""
-
-
-_FINE, _LOST_LANE, _NOBODY_TO_SEE = 0, 1, 2
-_FAILURES = {_LOST_LANE: LOST_LANE, _NOBODY_TO_SEE: NOBODY_TO_SEE}
-
-
-class _State(NamedTuple):
-    """Followers on their way, and the areas that they and the ego vehicle, the last, keep others out of."""
-
-    progress_m: Array
-    """[D]"""
-    speed_mps: Array
-    """[D]"""
-    poses: Array
-    """[D + 1, 3]"""
-    is_here: NDArray[np.bool_]
-    """[D + 1]"""
-    has_moved: NDArray[np.bool_]
-    """[D] whether it claims its headway; nobody does at first."""
-    pieces: Pieces
-    areas: Areas
-    """[D + 1] at first only a box each; the headway is laid when somebody comes near."""
-
-
-@kernel
-def _claimed(drivers: Drivers, state: _State, driver: int) -> Strip:
-    """The lane that a driver covers from its tail to the end of its headway."""
-    half_m = drivers.snapped_boxes[driver, 3] / 2
-    progress_m, speed_mps = state.progress_m[driver], state.speed_mps[driver]
-    end_m = progress_m + half_m + speed_mps * HEADWAY_S
-    return strip_between(drivers.lines, driver, progress_m - half_m, end_m)
-
-
-@kernel
-def _lay_area_box(
-    state: _State, area: int, x: float, y: float, heading: float, length_m: float, width_m: float
-) -> None:
-    begin = state.areas.spans[area, 0]
-    lay_box(state.pieces, begin, x, y, heading, length_m, width_m)
-    state.areas.spans[area, 1] = begin + 1
-    state.areas.spans[area, 2], state.areas.spans[area, 3] = 0, 0
-    state.areas.hull[area] = state.pieces.circles[begin]
-
-
-@kernel
-def _lay_claim(drivers: Drivers, state: _State, area: int) -> None:
-    """Add to a driver's box what it covers within its headway, unless that was done."""
-    is_box = state.areas.spans[area, 1] == state.areas.spans[area, 0] + 1
-    if is_box and area < len(state.has_moved) and state.has_moved[area]:
-        lay_strip(drivers.lines, area, _claimed(drivers, state, area), state.pieces, state.areas, area)
-
-
-@kernel
-def _first_of_nearest(state: _State, driver: int, near: NDArray[np.int64], gaps_m: Array) -> int:
-    """Which of several areas counts as the nearest to a driver's: position in `near`."""
-    nearest, is_tie = 0, False
-    for candidate in range(1, len(near)):
-        if gaps_m[candidate] < gaps_m[nearest]:
-            nearest, is_tie = candidate, False
-        elif gaps_m[candidate] == gaps_m[nearest]:
-            is_tie = True
-    if not is_tie:
-        return nearest
-    bounds, own_bounds = np.empty((len(near), 4)), np.empty(4)
-    for candidate in range(len(near)):
-        area_bounds(state.pieces, state.areas, near[candidate], bounds[candidate])
-    area_bounds(state.pieces, state.areas, driver, own_bounds)
-    return nearest_in_tree(bounds, gaps_m, own_bounds)
-
-
-@kernel
-def _move(drivers: Drivers, state: _State, driver: int, gap_m: float, lead_speed_mps: float) -> None:
-    """One Euler step of the intelligent driver model behind a leader.
-
-    Source: nuplan-devkit v1.2 `IDMPolicy.solve_forward_euler_idm_policy`.
-    """
-    speed_mps = state.speed_mps[driver]
-    approach = speed_mps * (speed_mps - lead_speed_mps)
-    wanted_gap_m = _MIN_GAP_M + speed_mps * HEADWAY_S + approach / (2 * math.sqrt(_ACCELERATION_MPS2 * _BRAKING_MPS2))
-    freedom = 1 - (speed_mps / drivers.wanted_speed_mps[driver]) ** 4
-    acceleration = _ACCELERATION_MPS2 * (freedom - (wanted_gap_m / max(gap_m, _MIN_GAP_M)) ** 2)
-    acceleration = min(max(-_BRAKING_MPS2, acceleration), _ACCELERATION_MPS2)
-    state.progress_m[driver] += ROLLOUT_STEP_S * speed_mps
-    state.speed_mps[driver] = max(speed_mps + ROLLOUT_STEP_S * acceleration, 0.0)
-    x, y, heading = pose_at(drivers.lines, driver, state.progress_m[driver])
-    state.poses[driver, 0], state.poses[driver, 1], state.poses[driver, 2] = x, y, heading
-    length_m, width_m = drivers.snapped_boxes[driver, 3], drivers.snapped_boxes[driver, 4]
-    _lay_area_box(state, driver, x, y, heading, length_m, width_m)
-    state.has_moved[driver] = True
-    longest_m = max(length_m + state.speed_mps[driver] * HEADWAY_S, drivers.lines.longest_m[driver])
-    enclose_strip(_claimed(drivers, state, driver), longest_m, state.areas, driver)
-
-
-@kernel
-def _follow(drivers: Drivers, state: _State, driver: int, at: int, ego_speed_mps: float) -> int:
-    """Move one driver one step on, behind whatever is nearest in its way; `at` is where there is room for pieces."""
-    count, lines = len(state.progress_m), drivers.lines
-    pieces, areas = state.pieces, state.areas
-    corridor = lay_reach(lines, driver, state.progress_m[driver], pieces, at)
-    begin = corridor.next_vertex - 1
-    # Once it has moved, its box lies around where its corridor begins.
-    if not state.has_moved[driver] and not reach_touches(lines, corridor, begin, pieces, areas, driver):
-        return _LOST_LANE
-    near, gaps_m, found, overlooked = np.empty(count + 1, dtype=np.int64), np.empty(count + 1), 0, 0
-    last = lines.first[driver + 1] - 1
-    for other in range(count + 1):
-        if other == driver or not state.is_here[other]:
-            continue
-        vertex = segment_near(lines, corridor, begin, areas, other)
-        if vertex >= last and vertex >= corridor.next_vertex:
-            continue
-        _lay_claim(drivers, state, other)
-        if not reach_touches(lines, corridor, vertex, pieces, areas, other):
-            continue
-        if drivers.is_hidden[driver, other]:
-            overlooked += 1
-            continue
-        _lay_claim(drivers, state, driver)
-        near[found], gaps_m[found] = other, area_distance(pieces, areas, driver, other)
-        found += 1
-    if found > 0:
-        nearest = _first_of_nearest(state, driver, near[:found], gaps_m[:found])
-        leader, gap_m = near[nearest], gaps_m[nearest]
-        lead_speed_mps, lead_heading = ego_speed_mps, state.poses[count, 2]
-        if leader < count and not drivers.is_taken_for_ego[leader]:
-            lead_speed_mps, lead_heading = state.speed_mps[leader], state.poses[leader, 2]
-        turned = (lead_heading - state.poses[driver, 2] + math.pi) % (2 * math.pi) - math.pi
-        _move(drivers, state, driver, gap_m, lead_speed_mps * math.cos(turned))
-    elif overlooked > 0:
-        return _NOBODY_TO_SEE
-    else:
-        # It brakes for the end of its lane, where officially nothing stands.
-        rest_m = lines.vertices[last, PROGRESS] - state.progress_m[driver]
-        _move(drivers, state, driver, rest_m - drivers.snapped_boxes[driver, 3] / 2, 0.0)
-    return _FINE
-
-
-@kernel
-def _drive(drivers: Drivers, ego_states: Array, state: _State, at: int, plan: int, drives: Drives) -> int:
-    """Drive everybody beside one rollout [41, 11]."""
-    count = len(drivers.progress_m)
-    state.progress_m[:], state.speed_mps[:] = drivers.progress_m, drivers.speed_mps
-    state.has_moved[:], state.is_here[:] = False, True
-    for driver in range(count):
-        box = drivers.snapped_boxes[driver]
-        _lay_area_box(state, driver, box[0], box[1], box[2], box[3], box[4])
-        # The lane may end before the place where the vehicle was put.
-        x, y, heading = pose_at(drivers.lines, driver, drivers.progress_m[driver])
-        state.poses[driver, 0], state.poses[driver, 1], state.poses[driver, 2] = x, y, heading
-    for step in range(1, len(ego_states)):
-        ego = ego_states[step - 1]
-        state.poses[count, 0], state.poses[count, 1], state.poses[count, 2] = ego[EGO_X], ego[EGO_Y], ego[EGO_HEADING]
-        # Officially the box is centered on the rear axle.
-        _lay_area_box(state, count, ego[EGO_X], ego[EGO_Y], ego[EGO_HEADING], EGO_LENGTH_M, EGO_WIDTH_M)
-        for driver in range(count):
-            apart_m = math.hypot(state.poses[driver, 0] - ego[EGO_X], state.poses[driver, 1] - ego[EGO_Y])
-            state.is_here[driver] &= apart_m <= REACH_M
-        for driver in range(count):
-            if state.is_here[driver]:
-                failure = _follow(drivers, state, driver, at, math.hypot(ego[EGO_VX], ego[EGO_VY]))
-                if failure:
-                    return failure
-            drives.poses[plan, driver, step] = state.poses[driver]
-            drives.speed_mps[plan, driver, step] = state.speed_mps[driver]
-            drives.present[plan, driver, step] = state.is_here[driver]
-        for bystander in range(len(drivers.bystanders)):
-            outline, is_free = drivers.bystanders[bystander], True
-            for driver in range(count):
-                if is_free and state.is_here[driver]:
-                    is_free = not boxes_touch(outline, state.pieces.quads[state.areas.spans[driver, 0]])
-            for earlier in range(bystander):
-                if is_free and drives.bystanders_present[plan, earlier, step]:
-                    is_free = not boxes_touch(outline, drivers.bystanders[earlier])
-            drives.bystanders_present[plan, bystander, step] = is_free
-    return _FINE
-
-
-@kernel
-def _drive_all(drivers: Drivers, rollouts: Array, drives: Drives) -> int:
-    """Drive everybody beside each of the rollouts [C, 41, 11]; says what failed."""
-    count, lines = len(drivers.progress_m), drivers.lines
-    # A box and the four outermost segments of its claim, for everybody; then the first two segments of a corridor.
-    room = 1 + most_pieces(lines, 4)
-    state = _State(
-        np.empty(count),
-        np.empty(count),
-        np.empty((count + 1, 3)),
-        np.empty(count + 1, dtype=np.bool_),
-        np.empty(count, dtype=np.bool_),
-        pieces_for(lines, (count + 2) * room),
-        Areas(np.zeros((count + 1, 4), dtype=np.int64), np.empty((count + 1, 3))),
-    )
-    for area in range(count + 1):
-        state.areas.spans[area, 0] = lines.slot[-1] + area * room
-    for plan in range(len(rollouts)):
-        failure = _drive(drivers, rollouts[plan], state, lines.slot[-1] + (count + 1) * room, plan, drives)
-        if failure:
-            return failure
-    return _FINE
-
-
 def drive(start: TrafficStart, rollouts: Array) -> Drives:
     """What followers and bystanders do beside rollouts [C, 41, 11] of the ego vehicle, each by itself.
 
@@ -514,9 +251,9 @@ def drive(start: TrafficStart, rollouts: Array) -> Drives:
         np.zeros((plans, count, ROLLOUT_STATES), dtype=np.bool_),
         np.zeros((plans, len(start.bystanders), ROLLOUT_STATES), dtype=np.bool_),
     )
-    failure = _drive_all(start.drivers, np.ascontiguousarray(rollouts), drives)
-    if failure:
-        raise SceneDataError(start.token, _FAILURES[failure])
+    failure = drive_all(start.drivers, np.ascontiguousarray(rollouts), drives)
+    if failure != FINE:
+        raise SceneDataError(start.token, FAILURES[failure])
     return drives
 
 

@@ -6,7 +6,7 @@ simplified. What lies between the ends of a strip is the same for every strip al
 
 Source: GEOS `OffsetSegmentGenerator`; the same in 3.11, on which the official devkit runs, and in 3.14.
 Differs: GEOS drops some of the vertices that are closer together than 1 % of half the width, and merges corners closer
-than 0.01 % of it.
+than 0.01 % of it. Lines that turn more sharply than they are wide within a segment's length are not drawn as precisely.
 """
 
 import itertools
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irlvla.simulation.kernels import kernel
-from irlvla.simulation.polygons import box_distance, boxes_touch
+from irlvla.simulation.polygons import boxes_touch
 from irlvla.types import Array
 
 _ARC_STEP_RAD = math.pi / 2 / 16
@@ -83,9 +83,9 @@ class Turn(NamedTuple):
     apex_x: float
     """From where the outer side is rounded off."""
     apex_y: float
-    is_cut: bool
-    """Whether a segment is too short for the sides to meet. GEOS then cuts the longer one off where the shorter one
-    begins, all but an edge of what lies beyond."""
+    has_edge: bool
+    """Where a segment is too short for the sides to meet, GEOS cuts the longer one off where the shorter one begins. It
+    may leave an edge of what lies beyond."""
     cut_x: float
     """Corner of the longer segment, where it is cut off."""
     cut_y: float
@@ -122,7 +122,7 @@ def lay_lines(progress_m: Sequence[Array], poses: Sequence[Array], widths_m: Seq
     counts = [len(line) for line in progress_m]
     first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     half_m, longest_m = np.array(widths_m, dtype=np.float64) / 2, np.zeros(len(counts))
-    vertices, room = np.zeros((first[-1], 9)), np.ones(first[-1], dtype=np.int64)
+    vertices = np.zeros((first[-1], 9))
     for line, (begin, end) in enumerate(itertools.pairwise(first)):
         of_line = vertices[begin:end]
         of_line[:, [X, Y, HEADING]], of_line[:, PROGRESS] = poses[line], progress_m[line]
@@ -139,10 +139,9 @@ def lay_lines(progress_m: Sequence[Array], poses: Sequence[Array], widths_m: Seq
         arcs = np.maximum(np.floor(np.arctan2(np.abs(cross), along) / _ARC_STEP_RAD + 0.5), 1.0)
         is_shared = (np.hypot(*(after - before).T) < _SHARED_CORNER) | (cross == 0.0)
         of_line[1:-1, FAN] = np.where(is_shared, 0.0, arcs)
-        reach_m = half_m[line] * np.abs(cross) / (1.0 + along)
-        is_cut = ~is_shared & (reach_m > np.minimum(length_m[:-1], length_m[1:]))
-        room[begin + 1 : end - 1] += (of_line[1:-1, FAN] + is_cut).astype(np.int64)
-    return Lines(first, vertices, np.concatenate([[0], np.cumsum(room)]), half_m, longest_m)
+    lines = Lines(first, vertices, np.zeros(len(vertices) + 1, dtype=np.int64), half_m, longest_m)
+    _fill_slots(lines)
+    return lines
 
 
 @kernel
@@ -237,12 +236,15 @@ def _vertex(lines: Lines, strip: Strip, index: int) -> tuple[float, float]:
 
 
 @kernel
+def _kept_normal(lines: Lines, vertex: int) -> Normal:
+    """Of the segment that begins at a vertex."""
+    return Normal(lines.vertices[vertex, NORMAL_X], lines.vertices[vertex, NORMAL_Y], lines.vertices[vertex, LENGTH])
+
+
+@kernel
 def _normal(lines: Lines, strip: Strip, segment: int) -> Normal:
     if 0 < segment < _segment_count(strip) - 1:
-        vertex = strip.start + segment - 1
-        return Normal(
-            lines.vertices[vertex, NORMAL_X], lines.vertices[vertex, NORMAL_Y], lines.vertices[vertex, LENGTH]
-        )
+        return _kept_normal(lines, strip.start + segment - 1)
     # A cut-off segment may be so short that rounding turns it: GEOS sees the turned one.
     ax, ay = _vertex(lines, strip, segment)
     bx, by = _vertex(lines, strip, segment + 1)
@@ -299,18 +301,32 @@ def _turn(lines: Lines, vertex: int, before: Normal, here: Normal, half_m: float
     """How the segments before and after a vertex meet there."""
     side_m = -lines.vertices[vertex, OUTER] * half_m
     along = before.x * here.x + before.y * here.y
-    reach_m = half_m * abs(before.x * here.y - before.y * here.x) / (1.0 + along)
+    across = half_m * abs(before.x * here.y - before.y * here.x)
     from_x, from_y, to_x, to_y = side_m * before.x, side_m * before.y, side_m * here.x, side_m * here.y
-    if reach_m <= min(before.length_m, here.length_m):
+    if across <= min(before.length_m, here.length_m) * (1.0 + along):
         x, y = (from_x + to_x) / (1.0 + along), (from_y + to_y) / (1.0 + along)
         return Turn(x, y, x, y, x, y, False, 0.0, 0.0)
-    if lines.vertices[vertex, FAN] == 0.0:
+    if across > along * max(before.length_m, here.length_m):
         return Turn(from_x, from_y, to_x, to_y, 0.0, 0.0, False, 0.0, 0.0)
+    has_edge = lines.vertices[vertex, FAN] > 0.0
     if here.length_m > before.length_m:
         x, y = from_x / along, from_y / along
-        return Turn(from_x, from_y, x, y, x, y, True, to_x, to_y)
+        return Turn(from_x, from_y, x, y, x, y, has_edge, to_x, to_y)
     x, y = to_x / along, to_y / along
-    return Turn(x, y, to_x, to_y, x, y, True, from_x, from_y)
+    return Turn(x, y, to_x, to_y, x, y, has_edge, from_x, from_y)
+
+
+@kernel
+def _fill_slots(lines: Lines) -> None:
+    for line in range(len(lines.half_m)):
+        first, last = lines.first[line], lines.first[line + 1] - 1
+        for vertex in range(first, last + 1):
+            room = 1
+            if first < vertex < last and lines.vertices[vertex, OUTER] != 0.0:
+                before, here = _kept_normal(lines, vertex - 1), _kept_normal(lines, vertex)
+                room += int(lines.vertices[vertex, FAN])
+                room += _turn(lines, vertex, before, here, lines.half_m[line]).has_edge
+            lines.slot[vertex + 1] = lines.slot[vertex] + room
 
 
 @kernel
@@ -333,7 +349,7 @@ def _lay_turn(
         _write(pieces, at, x + turn.apex_x, y + turn.apex_y, old_x, old_y, new_x, new_y, new_x, new_y)
         old_x, old_y = new_x, new_y
         at += 1
-    if turn.is_cut:
+    if turn.has_edge:
         kept_x, kept_y = turn.from_x + turn.to_x - turn.apex_x, turn.from_y + turn.to_y - turn.apex_y
         _write(
             pieces, at,
@@ -383,13 +399,12 @@ def _lay_segment(lines: Lines, strip: Strip, segment: int, pieces: Pieces, at: i
 
 @kernel
 def _lay_kept(lines: Lines, line: int, vertex: int, pieces: Pieces) -> None:
-    """Lay the segment that begins at a vertex, as every strip has it that neither begins nor ends near, unless done."""
-    if not pieces.is_laid[vertex]:
-        first, last = lines.first[line], lines.first[line + 1] - 1
-        a, b = lines.vertices[first], lines.vertices[last]
-        whole = Strip(a[X], a[Y], first + 1, last, b[X], b[Y], lines.half_m[line])
-        _lay_segment(lines, whole, vertex - first, pieces, lines.slot[vertex])
-        pieces.is_laid[vertex] = True
+    """Lay the segment that begins at a vertex, as every strip has it that neither begins nor ends near."""
+    first, last = lines.first[line], lines.first[line + 1] - 1
+    a, b = lines.vertices[first], lines.vertices[last]
+    whole = Strip(a[X], a[Y], first + 1, last, b[X], b[Y], lines.half_m[line])
+    _lay_segment(lines, whole, vertex - first, pieces, lines.slot[vertex])
+    pieces.is_laid[vertex] = True
 
 
 @kernel
@@ -404,67 +419,113 @@ def lay_strip(lines: Lines, line: int, strip: Strip, pieces: Pieces, areas: Area
     if count > 4:
         first, past = strip.start + 1, strip.start + count - 3
         for vertex in range(first, past):
-            _lay_kept(lines, line, vertex, pieces)
+            if not pieces.is_laid[vertex]:
+                _lay_kept(lines, line, vertex, pieces)
         areas.spans[area, 2], areas.spans[area, 3] = lines.slot[first], lines.slot[past]
 
 
 @kernel
-def enclose_strip(strip: Strip, length_m: float, areas: Areas, area: int) -> None:
-    """Widen the circle around an area to one around a strip as well, which is at most `length_m` long."""
-    x, y = (strip.ax + strip.bx) / 2, (strip.ay + strip.by) / 2
-    apart = math.hypot(x - areas.hull[area, 0], y - areas.hull[area, 1])
+def enclose(x: float, y: float, radius_m: float, strip: Strip, length_m: float, hull: Array) -> None:
+    """Circle [3] around a circle and a strip that is at most `length_m` long."""
+    hull[0], hull[1] = (strip.ax + strip.bx) / 2, (strip.ay + strip.by) / 2
+    dx, dy = x - hull[0], y - hull[1]
     # No point of a line is further than half its length from the middle between its ends.
-    reach = max(length_m / 2 + strip.half_m + _ROUNDING_M, apart + areas.hull[area, 2])
-    areas.hull[area, 0], areas.hull[area, 1], areas.hull[area, 2] = x, y, reach
+    hull[2] = max(length_m / 2 + strip.half_m, math.sqrt(dx * dx + dy * dy) + radius_m) + _ROUNDING_M
 
 
 @kernel
-def _touches(pieces: Pieces, piece: int, areas: Areas, area: int) -> bool:
-    """Whether a piece shares a point with an area."""
-    x, y, reach = pieces.circles[piece, 0], pieces.circles[piece, 1], pieces.circles[piece, 2]
-    dx, dy, limit = areas.hull[area, 0] - x, areas.hull[area, 1] - y, areas.hull[area, 2] + reach
-    if dx * dx + dy * dy > limit * limit:
+def _depth_m(quads: Array, a: int, b: int) -> float:
+    """How deep (m) quadrangle b reaches over the side of quadrangle a that it reaches over least; below 0 if clear."""
+    least = np.inf
+    for i in range(4):
+        j = (i + 1) & 3
+        x, y = quads[a, i, 0], quads[a, i, 1]
+        dx, dy = quads[a, j, 0] - x, quads[a, j, 1] - y
+        length2 = dx * dx + dy * dy
+        if length2 == 0.0:
+            continue
+        deepest = -np.inf
+        for k in range(4):
+            deepest = max(deepest, dx * (quads[b, k, 1] - y) - dy * (quads[b, k, 0] - x))
+        least = min(least, deepest / math.sqrt(length2))
+    return least
+
+
+@kernel
+def _quads_touch(quads: Array, a: int, b: int) -> bool:
+    """Whether two quadrangles share a point."""
+    depth_m = _depth_m(quads, a, b)
+    if depth_m < -_ROUNDING_M:
         return False
-    for span in range(0, 4, 2):
-        for other in range(areas.spans[area, span], areas.spans[area, span + 1]):
-            dx, dy = pieces.circles[other, 0] - x, pieces.circles[other, 1] - y
-            limit = pieces.circles[other, 2] + reach
-            if dx * dx + dy * dy <= limit * limit and boxes_touch(pieces.quads[piece], pieces.quads[other]):
-                return True
+    depth_m = min(depth_m, _depth_m(quads, b, a))
+    if abs(depth_m) > _ROUNDING_M:
+        return depth_m > 0.0
+    return boxes_touch(quads[a], quads[b])
+
+
+@kernel
+def _nearest_corner2(quads: Array, a: int, b: int) -> float:
+    """Square of the distance (m) from the sides of quadrangle a to the nearest corner of b."""
+    nearest2 = np.inf
+    for i in range(4):
+        j = (i + 1) & 3
+        ax, ay = quads[a, i, 0], quads[a, i, 1]
+        dx, dy = quads[a, j, 0] - ax, quads[a, j, 1] - ay
+        length2 = dx * dx + dy * dy
+        for k in range(4):
+            x, y = quads[b, k, 0] - ax, quads[b, k, 1] - ay
+            along = x * dx + y * dy
+            if along <= 0.0 or length2 == 0.0:
+                nearest2 = min(nearest2, x * x + y * y)
+            elif along >= length2:
+                nearest2 = min(nearest2, (x - dx) * (x - dx) + (y - dy) * (y - dy))
+            else:
+                across = dx * y - dy * x
+                nearest2 = min(nearest2, across * across / length2)
+    return nearest2
+
+
+@kernel
+def _touch(quads: Array, circles: Array, begin: int, end: int, spans: Array, hull: Array) -> bool:
+    """Whether some piece from `begin` up to `end` shares a point with an area of given spans [4] and hull [3]."""
+    for piece in range(begin, end):
+        x, y, reach = circles[piece, 0], circles[piece, 1], circles[piece, 2]
+        dx, dy, limit = hull[0] - x, hull[1] - y, hull[2] + reach
+        if dx * dx + dy * dy > limit * limit:
+            continue
+        for span in range(0, 4, 2):
+            for other in range(spans[span], spans[span + 1]):
+                dx, dy = circles[other, 0] - x, circles[other, 1] - y
+                limit = circles[other, 2] + reach
+                if dx * dx + dy * dy <= limit * limit and _quads_touch(quads, piece, other):
+                    return True
     return False
 
 
 @kernel
-def areas_touch(pieces: Pieces, areas: Areas, a: int, b: int) -> bool:
-    """Whether two areas share a point."""
-    for span in range(0, 4, 2):
-        for piece in range(areas.spans[a, span], areas.spans[a, span + 1]):
-            if _touches(pieces, piece, areas, b):
-                return True
-    return False
-
-
-@kernel
-def area_distance(pieces: Pieces, areas: Areas, a: int, b: int) -> float:
-    """Distance (m) between two areas; 0 where they share a point."""
-    nearest = np.inf
+def area_distance(pieces: Pieces, areas: Areas, a: int, b: int, limit_m: float) -> float:
+    """Distance (m) between two areas, 0 where they share a point; infinite where they are more than `limit_m` apart."""
+    circles, quads, spans, hull = pieces.circles, pieces.quads, areas.spans, areas.hull
+    nearest, is_within = limit_m, False
     for span in range(0, 4, 2):
         # The far end of a strip is laid last, and it is what comes nearest to a vehicle ahead.
-        for piece in range(areas.spans[a, span + 1] - 1, areas.spans[a, span] - 1, -1):
-            x, y, reach = pieces.circles[piece, 0], pieces.circles[piece, 1], pieces.circles[piece, 2]
-            dx, dy, limit = areas.hull[b, 0] - x, areas.hull[b, 1] - y, areas.hull[b, 2] + reach + nearest
+        for piece in range(spans[a, span + 1] - 1, spans[a, span] - 1, -1):
+            x, y, reach = circles[piece, 0], circles[piece, 1], circles[piece, 2]
+            dx, dy, limit = hull[b, 0] - x, hull[b, 1] - y, hull[b, 2] + reach + nearest
             if dx * dx + dy * dy > limit * limit:
                 continue
             for other_span in range(0, 4, 2):
-                for other in range(areas.spans[b, other_span], areas.spans[b, other_span + 1]):
-                    dx, dy = pieces.circles[other, 0] - x, pieces.circles[other, 1] - y
-                    limit = pieces.circles[other, 2] + reach + nearest
+                for other in range(spans[b, other_span], spans[b, other_span + 1]):
+                    dx, dy = circles[other, 0] - x, circles[other, 1] - y
+                    limit = circles[other, 2] + reach + nearest
                     if dx * dx + dy * dy > limit * limit:
                         continue
-                    nearest = min(nearest, box_distance(pieces.quads[piece], pieces.quads[other]))
-                    if nearest == 0.0:
+                    if _quads_touch(quads, piece, other):
                         return 0.0
-    return nearest
+                    square = min(_nearest_corner2(quads, piece, other), _nearest_corner2(quads, other, piece))
+                    if math.sqrt(square) <= nearest:
+                        nearest, is_within = math.sqrt(square), True
+    return nearest if is_within else np.inf
 
 
 @kernel
@@ -483,15 +544,15 @@ class Reach(NamedTuple):
     """The strip along the rest of a line, as it is laid: its first two segments by themselves."""
 
     line: int
-    begin: int
-    """First piece of the first two segments."""
-    end: int
-    """Past their last."""
     x: float
     """Where the strip begins (m, world)."""
     y: float
     next_vertex: int
     """Where its third segment begins."""
+    begin: int
+    """First piece of the first two segments."""
+    end: int
+    """Past their last."""
 
 
 @kernel
@@ -502,45 +563,52 @@ def lay_reach(lines: Lines, line: int, progress_m: float, pieces: Pieces, at: in
     end = at
     for segment in range(min(2, _segment_count(strip))):
         end = _lay_segment(lines, strip, segment, pieces, end)
-    return Reach(line, at, end, strip.ax, strip.ay, strip.start + 1)
+    return Reach(line, strip.ax, strip.ay, strip.start + 1, at, end)
 
 
 @kernel
-def segment_near(lines: Lines, reach: Reach, vertex: int, areas: Areas, area: int) -> int:
-    """First vertex of the rest of a line, from a given one on, near which an area may be; past its last if nowhere.
+def past_end(lines: Lines, reach: Reach) -> int:
+    """What `segment_near` says, or more, where nothing is near."""
+    # The rest may be a single segment.
+    return max(lines.first[reach.line + 1] - 1, reach.next_vertex)
+
+
+@kernel
+def segment_near(lines: Lines, reach: Reach, vertex: int, hull: Array) -> int:
+    """First vertex of the rest of a line, from a given one on, near which something within a circle [3] may be.
 
     `reach.next_vertex - 1` stands for where the rest begins.
     """
-    last, longest_m = lines.first[reach.line + 1] - 1, lines.longest_m[reach.line]
-    x, y = areas.hull[area, 0], areas.hull[area, 1]
-    slack_m = areas.hull[area, 2] + lines.half_m[reach.line] + _ROUNDING_M
+    vertices, last, longest_m = lines.vertices, lines.first[reach.line + 1] - 1, lines.longest_m[reach.line]
+    x, y, slack_m = hull[0], hull[1], hull[2] + lines.half_m[reach.line] + _ROUNDING_M
     if vertex < reach.next_vertex:
-        clear_m = math.hypot(reach.x - x, reach.y - y) - slack_m
+        dx, dy = reach.x - x, reach.y - y
+        clear_m = math.sqrt(dx * dx + dy * dy) - slack_m
         if clear_m <= 2 * longest_m:
             return vertex
         # The first segment may be short.
         vertex += int(clear_m / longest_m) - 1
     while vertex < last:
-        clear_m = math.hypot(lines.vertices[vertex, X] - x, lines.vertices[vertex, Y] - y) - slack_m
+        dx, dy = vertices[vertex, X] - x, vertices[vertex, Y] - y
+        clear_m = math.sqrt(dx * dx + dy * dy) - slack_m
         if clear_m <= longest_m:
             return vertex
-        # Whatever lies closer along the line than the area is clear of it as well.
+        # Whatever lies closer along the line than the circle is clear of it as well.
         vertex += int(clear_m / longest_m)
-    return vertex
+    return max(vertex, reach.next_vertex)
 
 
 @kernel
 def reach_touches(lines: Lines, reach: Reach, vertex: int, pieces: Pieces, areas: Areas, area: int) -> bool:
     """Whether the strip along the rest of a line, from a vertex of `segment_near` on, shares a point with an area."""
-    # The rest may be a single segment.
-    past = max(lines.first[reach.line + 1] - 1, reach.next_vertex)
+    past = past_end(lines, reach)
     while vertex < past:
         begin, end = reach.begin, reach.end
         if vertex >= reach.next_vertex:
-            _lay_kept(lines, reach.line, vertex, pieces)
+            if not pieces.is_laid[vertex]:
+                _lay_kept(lines, reach.line, vertex, pieces)
             begin, end = lines.slot[vertex], lines.slot[vertex + 1]
-        for piece in range(begin, end):
-            if _touches(pieces, piece, areas, area):
-                return True
-        vertex = segment_near(lines, reach, vertex + 1, areas, area)
+        if _touch(pieces.quads, pieces.circles, begin, end, areas.spans[area], areas.hull[area]):
+            return True
+        vertex = segment_near(lines, reach, vertex + 1, areas.hull[area])
     return False

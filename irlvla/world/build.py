@@ -34,11 +34,11 @@ from irlvla.world.follow_up import LogToFollow, onward_steps, write_follow_ups
 from irlvla.world.instructions import instruct_split
 from irlvla.world.language import describe_drive
 from irlvla.world.logs import frame_records, key_frames, log_name, start_time_us
-from irlvla.world.map_file import MAP_VERSIONS, SLOT_FIDS, slot_origin, write_map, write_map_index
+from irlvla.world.map_file import MAP_VERSIONS, slot_origin, write_map, write_map_index
 from irlvla.world.motion import STEP_S
 from irlvla.world.networks import CREDIT_OSM, NETWORK, WHEEL_NETWORKS, check_user_file, sumo_home, write_network
 from irlvla.world.obstacles import Obstacles, obstacle_places, plan_obstacles
-from irlvla.world.presets import DATA_SPLITS, FileSource, NetworkSpec, WorldPreset, WorldSplit
+from irlvla.world.presets import DATA_SPLITS, SLOT_FIDS, FileSource, NetworkSpec, WorldPreset, WorldSplit
 from irlvla.world.reasons import RouteView
 from irlvla.world.scenario import read_scenario, simulate_scenario
 from irlvla.world.scenery import Scenery, lay_out_scenery
@@ -53,7 +53,7 @@ DRIVES = "drives.json"
 """A network's job ends with it."""
 FORMAT = 2
 
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[str, int, int, str], None]
 
 _CREDITS = """# Attribution
 
@@ -98,7 +98,7 @@ def build_world(
         out: Folder of the data root; new, empty, or left behind by an interrupted build of the same world.
         seed: Decides networks, traffic, appearance and which drives become logs.
         workers: Processes.
-        on_progress: Called with (jobs done, jobs in all, what was done).
+        on_progress: Called with (piece of work, jobs done, jobs in all, what was done).
     Raises:
         DataError: A file of the user cannot be made into a world.
         RunError: SUMO is not installed or was killed, `out` holds something else or cannot be written, another build is
@@ -107,11 +107,11 @@ def build_world(
     sumo_home()
     # SUMO's tools run in folders of their own, so the paths they are given must not depend on the present one.
     out = Path(out).resolve()
-    report = on_progress or (lambda done, total, what: None)
+    report = on_progress or (lambda work, done, total, what: None)
     manifest = {"format": FORMAT, "seed": seed, "preset": _as_plain(asdict(preset))}
     with disk_space(out), _writable(out), _claimed(out, manifest) as finished:
         if finished:
-            report(1, 1, "the world was finished before")
+            report("world", 1, 1, "was finished before")
             return
         _sweep(out)
         write_map_index(out)
@@ -150,7 +150,7 @@ def _build(
             }
             for finished in _completed(networks):
                 done += 1
-                report(done, total, f"network and traffic at {networks[finished].place}")
+                report("networks and logs", done, total, f"network and traffic at {networks[finished].place}")
             jobs = _log_jobs(out, preset, seed)
             total = len(preset.networks) + len(jobs)
             maps = {
@@ -164,7 +164,7 @@ def _build(
             for finished in _completed(maps | logs):
                 if finished in logs:
                     done += 1
-                    report(done, total, f"log {finished.result()}")
+                    report("networks and logs", done, total, f"log {finished.result()}")
             log_names = {
                 split: [job.name for job in jobs if preset.networks[job.spec_index].split == split]
                 for split in DATA_SPLITS
@@ -176,7 +176,7 @@ def _build(
                 seed,
                 workers,
                 log_names,
-                on_progress=lambda done, total, split: report(done, total, f"scenes of {split}"),
+                on_progress=lambda done, total, split: report(f"choice of {split}", done, total, "windows"),
             )
             if preset.follow_ups is not None:
                 _write_hard_split(out, preset, preset.follow_ups.split, jobs, pools, report)
@@ -231,7 +231,7 @@ def with_user_networks(
         networks.append(NetworkSpec(location, source, split, slot, span_m, file.resolve(), flip, digest))
     taken = {spec.location for spec in networks}
     networks += [replace(spec, split=None) for spec in replaced if spec.slot == 0 and spec.location not in taken]
-    return replace(preset, networks=tuple(networks), connected_trips=True)
+    return replace(preset, networks=tuple(networks))
 
 
 def title(spec: NetworkSpec) -> str:
@@ -437,7 +437,6 @@ def _prepare_network(out: Path, preset: WorldPreset, seed: int, index: int) -> N
                 place_seed,
                 places,
                 onward_steps=onward_steps(preset.frames_per_log) if followed else 0,
-                driver=preset.driver,
                 dropped=dropped,
             )
             if not drives and spec.file is not None:
@@ -555,7 +554,7 @@ def _write_hard_split(
         for job in followed
     }
     for done, finished in enumerate(_completed(submitted), start=1):
-        report(done, len(followed), f"scenes that follow log {submitted[finished].name}")
+        report("follow-up scenes", done, len(followed), f"log {submitted[finished].name}")
     groups = {job.name: future.result() for future, job in submitted.items()}
     named = sorted(name for name in groups if groups[name])
     if not named:
@@ -569,10 +568,10 @@ def _write_hard_split(
 def _write_instructions(out: Path, workers: int, report: Progress) -> None:
     for file in sorted((out / "train_test_split").glob("*.yaml")):
 
-        def tell(done: int, total: int, split: str = file.stem) -> None:
-            report(done, total, f"logs of {split} with instructions")
+        def show(done: int, total: int, split: str = file.stem) -> None:
+            report(f"instructions of {split}", done, total, "logs")
 
-        instruct_split(out, file.stem, workers=workers, on_progress=tell)
+        instruct_split(out, file.stem, workers=workers, on_progress=show)
 
 
 def _write_log_job(job: _LogJob) -> str:
@@ -588,11 +587,9 @@ def _write_log_job(job: _LogJob) -> str:
     with _private_folder(job.root / "sensor_blobs" / spec.data_split / name) as blobs:
         sensors.write(frames, blobs, job.appearance(), name)
     route = city.route_roadblocks(route_edges(city, traffic, job.drive))
-    view = RouteView(city, route, obstacles) if job.preset.instructions else None
-    describe_drive(job.root, spec.data_split, name, frames, view)
-    if job.preset.driver == "human":
-        faults = find_faults(city, index, job.drive, obstacle_places(city, obstacles))
-        label_faults(job.root, spec.data_split, name, frames, faults)
+    describe_drive(job.root, spec.data_split, name, frames, RouteView(city, route, obstacles))
+    faults = find_faults(city, index, job.drive, obstacle_places(city, obstacles))
+    label_faults(job.root, spec.data_split, name, frames, faults)
     write_pickle(file, frame_records(frames, city, route, name, job.preset, job.seed))
     return name
 

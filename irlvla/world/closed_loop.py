@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from irlvla.data.logs import frame_from_record
@@ -39,9 +38,8 @@ from irlvla.world.logs import (
 )
 from irlvla.world.motion import STEP_S, Track, vehicle_track
 from irlvla.world.place import Place
-from irlvla.world.plain.raster import Light
 from irlvla.world.referee import Judgement, Objects, Referee
-from irlvla.world.sensors import Look
+from irlvla.world.sensors import Look, jpeg
 
 Image = NDArray[np.uint8]
 
@@ -127,7 +125,7 @@ class ClosedLoop:
     """[11] ego states at 10 Hz from the moment the driver took over."""
     route: list[str]
     """Roadblock ids of the whole route."""
-    look: Look | Light
+    look: Look
     """Weather and light of the drive."""
 
     def start(self, seed: int, driver: DrivenBy = "plans") -> Scene:
@@ -412,7 +410,7 @@ class ClosedLoop:
             path = frame.cameras[name].image_path
             assert path is not None
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(simplejpeg.encode_jpeg(image, quality=preset.jpeg_quality, colorspace="RGB"))
+            path.write_bytes(jpeg(image, self.look))
         if frame.lidar_path is not None:
             frame.lidar_path.parent.mkdir(parents=True, exist_ok=True)
             write_point_cloud(frame.lidar_path, self.place.sensors.sweep(key_frame, self.look, self._noise))

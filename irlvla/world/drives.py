@@ -14,7 +14,6 @@ from irlvla.geometry import EGO_WHEEL_BASE_M, box_corners, ego_boxes
 from irlvla.types import HISTORY_FRAMES, PLAN_POSES
 from irlvla.world.city import City, Connector
 from irlvla.world.motion import STEP_S, Track
-from irlvla.world.presets import Driver
 from irlvla.world.scenery import Scenery
 from irlvla.world.traffic import EGO_TYPE_PREFIX, RecordedTraffic
 
@@ -22,13 +21,6 @@ Array = NDArray[np.float64]
 
 FRAME_STEPS = 5
 """Traffic steps between keyframes (0.5 s)."""
-
-# NAVSIM's comfort bounds (history comfort), with room for the tracker that replays a plan.
-LONGITUDINAL_ACCELERATION = (-3.6, 2.2)
-LATERAL_ACCELERATION = 3.6
-LONGITUDINAL_JERK = 3.6
-YAW_RATE = 0.6
-YAW_ACCELERATION = 1.2
 
 # What no person does, be it in an emergency.
 BEARABLE_ACCELERATION_MPS2 = 6.0
@@ -135,22 +127,19 @@ def choose_drives(
     obstacles: Array | None = None,
     *,
     onward_steps: int = 0,
-    driver: Driver = "sumo",
     dropped: Counter[str] | None = None,
 ) -> list[Drive]:
     """Pick eventful drives, balanced between braking, speeding up, turning, following and passing obstacles.
 
-    A drive is a car of the ego's outline over a log's length, not standing for most of it, picked by what happens in it
-    (`_EVENT_WORTH`), never by how it scores. SUMO's drivers stay out where they are uncomfortable or at fault. A human
-    driver's discomfort and faults stay in, to be labelled by `irlvla.world.faults`; only what no person would have
-    driven, or nobody around could have seen happen, is dropped (`_fault`).
+    A drive is a car of the ego's outline over a log's length, not standing for most of it, picked by what happens in
+    it (`_EVENT_WORTH`), never by how it scores. Discomfort and faults stay in, to be labelled by `irlvla.world.faults`;
+    only what no person would have driven, or nobody around could have seen happen, is dropped (`_fault`).
 
     Args:
         count: Drives wanted; fewer are returned where the traffic does not offer more.
         frames: Keyframes per drive.
         obstacles: [N, 2] world points of what stands in the way.
         onward_steps: For so many steps after a drive its vehicle and the traffic must go on.
-        driver: Who moves the vehicles, as in `WorldPreset`.
         dropped: Counts why drives that were picked could not stand.
     """
     rng = np.random.default_rng([seed, 41])
@@ -168,12 +157,12 @@ def choose_drives(
                 continue
             drive = Drive(number, start, frames)
             happens = _events(track, drive)
-            if happens is not None and (driver == "human" or _is_comfortable(track, drive, span)):
+            if happens is not None:
                 candidates.append(drive)
                 events.append(happens)
     if not candidates:
         return []
-    kind_worth = _EVENT_WORTH[driver]
+    kind_worth = _EVENT_WORTH
     gain = np.array(events) * rng.uniform(0.8, 1.2, (len(events), 1))
     if obstacles is not None and len(obstacles):
         passes = [_passes(traffic.tracks[drive.track_index], drive, obstacles - city.offset) for drive in candidates]
@@ -188,7 +177,7 @@ def choose_drives(
         best = int(np.argmax(np.where(open_, worth, -np.inf)))
         drive = candidates[best]
         open_[best] = False
-        fault = _fault(city, scenery, index, drive, span, drivable, driver)
+        fault = _fault(city, scenery, index, drive, span, drivable)
         if fault is not None and dropped is not None:
             dropped[fault] += 1
         if fault is None:
@@ -201,14 +190,9 @@ def choose_drives(
 
 
 # Worth of a scene in which the driver brakes, speeds up, turns left, turns right, waits, or does nothing of note.
-_EVENT_WORTH: dict[Driver, Array] = {
-    "sumo": np.array([1.5, 1.0, 1.3, 1.1, 0.25, 0.5]),
-    # About a fifth of the scenes are turns, several times what the traffic itself offers.
-    "human": np.array([1.0, 1.0, 0.5, 0.45, 0.3, 1.3]),
-}
-
-
-_PASSING_WORTH = 2.0
+# About a fifth of the scenes are turns, several times what the traffic itself offers.
+_EVENT_WORTH = np.array([1.0, 1.0, 0.5, 0.45, 0.3, 1.3])
+_PASSING_WORTH = 0.6
 # The next lane of one's own direction is nearer than this, the oncoming one is not.
 _PASSING_M = 4.3
 
@@ -242,24 +226,6 @@ def _events(track: Track, drive: Drive) -> Array | None:
     return kinds.sum(axis=0).astype(np.float64)
 
 
-def _is_comfortable(track: Track, drive: Drive, span: int) -> bool:
-    begin = drive.first_step - track.first_step
-    # Two steps more at each end: the derivatives at the window's rim belong to it.
-    window = slice(begin - 2, begin + span + 3)
-    speed, heading = track.speed_mps[window], track.rear_axle[window, 2]
-    acceleration = np.gradient(speed, STEP_S)
-    yaw_rate = np.gradient(heading, STEP_S)
-    low, high = LONGITUDINAL_ACCELERATION
-    return bool(
-        acceleration.min() > low
-        and acceleration.max() < high
-        and np.abs(np.gradient(acceleration, STEP_S)).max() < LONGITUDINAL_JERK
-        and np.abs(yaw_rate).max() < YAW_RATE
-        and np.abs(np.gradient(yaw_rate, STEP_S)).max() < YAW_ACCELERATION
-        and np.abs(yaw_rate * speed).max() < LATERAL_ACCELERATION
-    )
-
-
 def _fault(
     city: City,
     scenery: Scenery,
@@ -267,7 +233,6 @@ def _fault(
     drive: Drive,
     span: int,
     drivable: BaseGeometry,
-    driver: Driver,
 ) -> str | None:
     """Why a drive cannot stand as a human's: hits something, leaves the road, runs a light, has no route left.
 
@@ -275,7 +240,7 @@ def _fault(
     they waited in the junction did no wrong, but the score knows no difference, and NAVSIM's logs hardly show it.
     """
     traffic = index.traffic
-    if driver == "human" and not _is_bearable(traffic.tracks[drive.track_index], drive, span):
+    if not _is_bearable(traffic.tracks[drive.track_index], drive, span):
         return "harder than a person would drive"
     edges = route_edges(city, traffic, drive)
     if len(edges) < 2 or not city.route_roadblocks(edges):
@@ -294,7 +259,7 @@ def _fault(
     touched: set[int] = set()
     entered_at_yellow_s: dict[int, float] = {}
     for step, ego, outline in _ego_outlines(index, drive, span):
-        if not drivable.contains(outline) and (driver == "sumo" or _beyond(drivable, outline) > KERB_GRAZE_M):
+        if not drivable.contains(outline) and _beyond(drivable, outline) > KERB_GRAZE_M:
             return "off the drivable area"
         others = [i for i in index.present(step) if i != drive.track_index]
         boxes = np.concatenate([index.boxes(others, step), statics])
@@ -314,7 +279,7 @@ def _fault(
                 ):
                     entered_at_yellow_s[connector.intersection] = yellow_s(connector, traffic, step)
                 touched.add(connector.fid)
-            elif driver == "sumo" or entered_at_yellow_s.get(connector.intersection, 0.0) < LATE_YELLOW_S:
+            elif entered_at_yellow_s.get(connector.intersection, 0.0) < LATE_YELLOW_S:
                 return "on a connector at red"
     return None
 

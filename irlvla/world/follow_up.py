@@ -22,7 +22,7 @@ from irlvla.data.splits import TwoStageGroup
 from irlvla.geometry import box_corners, ego_boxes, ego_to_world, wrap_angle
 from irlvla.types import COMMANDS, HISTORY_FRAMES, OBJECT_TYPES, PLAN_POSES
 from irlvla.world.city import City, Connector
-from irlvla.world.drives import FRAME_STEPS, LATERAL_ACCELERATION, Drive, TrafficIndex, is_red, route_edges
+from irlvla.world.drives import FRAME_STEPS, Drive, TrafficIndex, is_red, route_edges
 from irlvla.world.logs import (
     FRAME_US,
     KeyFrame,
@@ -58,6 +58,7 @@ _TRIES = 80
 _MIN_STARTS = 2
 _LONGITUDINAL_ACCELERATION = (-4.0, 2.4)
 _YAW_RATE = 0.8
+_LATERAL_ACCELERATION = 3.6
 _BRAKING_MPS2 = (0.0, 1.5, 3.5)
 _NEAR_M = 14.0
 _ONWARD_S = 3.0
@@ -191,7 +192,7 @@ def approach(way: HumanWay, error: StartError) -> Approach | None:
         low < found.acceleration_mps2[judged].min()
         and found.acceleration_mps2[judged].max() < high
         and np.abs(found.yaw_rate[judged]).max() < _YAW_RATE
-        and np.abs(found.yaw_rate * found.speed_mps)[judged].max() < LATERAL_ACCELERATION
+        and np.abs(found.yaw_rate * found.speed_mps)[judged].max() < _LATERAL_ACCELERATION
     )
     return found if is_drivable else None
 
@@ -410,7 +411,7 @@ class _SceneWriter:
         self._surroundings = surroundings
         self._preset = preset
         self._seed = seed
-        self._cameras = cameras_of(preset, vehicle_number(log.name, preset))
+        self._cameras = cameras_of(preset, vehicle_number(log.name))
 
     def scene(self, history: Sequence[KeyFrame], way: HumanWay, progress_m: float, original: str) -> dict[str, Any]:
         """Content of a scene's file.

@@ -87,9 +87,9 @@ def log_name(location: str, number: int, seed: int) -> str:
     return f"2021.{1 + seed % 12:02d}.{1 + number % 28:02d}.{hour}.{minute:02d}.{number % 60:02d}_veh-00_{location}"
 
 
-def vehicle_number(name: str, preset: WorldPreset) -> int:
-    """Which vehicle drives a log; with the plain look there is only one."""
-    return 0 if preset.looks == "plain" else int(token_of(name, "vehicle"), 16) % VEHICLES
+def vehicle_number(name: str) -> int:
+    """Which vehicle drives a log."""
+    return int(token_of(name, "vehicle"), 16) % VEHICLES
 
 
 def object_type(kind: str) -> str:
@@ -321,7 +321,7 @@ def frame_records(
     Args:
         route: Roadblock ids of the whole log.
     """
-    vehicle = vehicle_number(name, preset)
+    vehicle = vehicle_number(name)
     vehicle_name = f"veh-{vehicle:02d}"
     cameras = cameras_of(preset, vehicle)
     scene_token = token_of(name, "scene")

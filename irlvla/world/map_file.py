@@ -46,8 +46,6 @@ ORIGINS = {
 
 SLOT_SPACING_M = 6000.0
 """Networks that share a location lie this far apart, well beyond anything that looks around itself."""
-SLOT_FIDS = 1_000_000
-"""Feature ids of one map are unique because each of its networks counts from a multiple of this."""
 
 
 def slot_origin(location: str, slot: int) -> Array:

@@ -65,14 +65,13 @@ def open_place(preset: WorldPreset, index: int, seed: int, folder: Path) -> Plac
     place_seed = network_seed(seed, index)
     root = folder.resolve() / f"{preset.name}-{seed}" / f"{index:02d}-{spec.location}"
     network = root / NETWORK
-    driven = root / _DRIVEN if preset.driver == "human" else network
-    if not driven.is_file():
+    if not network.is_file():
         write_atomically(root, lambda beside: _lay_out(spec, preset, place_seed, beside))
     city, scenery, obstacles = lay_out_city(network, preset, spec, place_seed)
     return Place(
         preset,
         spec,
-        driven,
+        root / _DRIVEN,
         sumolib.net.readNet(str(network), withInternal=False),
         city,
         load_map(root, spec.location),
@@ -89,7 +88,6 @@ def _lay_out(spec: NetworkSpec, preset: WorldPreset, seed: int, root: Path) -> N
     city, _, _ = lay_out_city(network, preset, spec, seed)
     write_map_index(root)
     write_map([city], root / "maps" / spec.location / MAP_VERSIONS[spec.location] / "map.gpkg")
-    if preset.driver == "human":
-        write_driven_network(network, root / _DRIVEN)
+    write_driven_network(network, root / _DRIVEN)
     network.rename(root / NETWORK)
     shutil.rmtree(workshop)

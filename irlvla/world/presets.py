@@ -1,6 +1,6 @@
 """Sizes of the embedded world: which networks, how many logs, which cameras, what stands in the way."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -10,11 +10,13 @@ CitySource = Literal["berlin", "braunschweig", "koenigs_wusterhausen", "ingolsta
 GeneratedSource = Literal["random", "grid", "spider", "roundabouts", "arterial"]
 FileSource = Literal["osm", "opendrive", "sumo"]
 NetworkSource = CitySource | GeneratedSource | FileSource
-Driver = Literal["sumo", "human"]
 WorldSplit = Literal["train", "test", "hard"]
 
 DATA_SPLITS: dict[WorldSplit, str] = {"train": "trainval", "test": "test", "hard": "test"}
 """Folder of the logs of each split; as in NAVSIM, the two-stage split takes its logs from `test`."""
+
+SLOT_FIDS = 1_000_000
+"""Feature ids of one map are unique because each of its networks counts from a multiple of this."""
 
 
 @dataclass(frozen=True)
@@ -88,27 +90,16 @@ class WorldPreset:
     """Vehicles per lane kilometre that the demand aims at."""
     network_span_m: float
     """Side of the square that is cut out of a city, or covered by a generated network."""
-    jpeg_quality: int = 85
-    """Of plain images; rich ones differ from log to log."""
-    looks: Literal["plain", "rich"] = "plain"
-    """`plain`: straight cameras and simple bodies, the look that the published demo was trained on; `rich`: nuPlan's
-    cameras, weather, shadows, night, five LiDARs."""
     lens_distortion: bool = True
-    """Whether rich images keep nuPlan's lens distortion."""
+    """Whether images keep nuPlan's lens distortion."""
     follow_ups: FollowUpPreset | None = None
     """Follow-up scenes of split `world-hard`; None writes no such split."""
-    driver: Driver = "sumo"
-    """Who moves the vehicles: SUMO's own drivers, smoothed; or `irlvla.world.human_driver`'s people, whose lapses are
-    labelled."""
     instructions: bool = False
-    """Whether answers give the reasons that `irlvla.world.reasons` finds on the ego's own way, and every scene of a
-    split gets instructions with plans that obey them; else reasons are guessed from what is in front."""
+    """Whether every scene of a split gets instructions with plans that obey them."""
     filter_scenes: bool = True
     """Whether the split lists only scenes that the human solves and constant velocity does not (NAVSIM's filter)."""
     hard_logs: int = 0
     """Logs in `world-hard`, shared evenly by its networks."""
-    connected_trips: bool = False
-    """Whether every trip has a way to its goal; else up to a half of the vehicles end at the rim of a cut-out city."""
     road_works_per_km: float = 0.0
     """Closed parts of lanes, marked with cones and barriers, per kilometre of street."""
     standing_vehicles_per_km: float = 0.0
@@ -133,6 +124,11 @@ NETWORKS = (
     NetworkSpec("sg-one-north", "grid", "test"),
 )
 
+TINY_NETWORKS = (
+    *NETWORKS,
+    NetworkSpec("us-ma-boston", "arterial", "train", slot=1, span_m=900.0),
+    NetworkSpec("us-pa-pittsburgh-hazelwood", "roundabouts", "train", slot=1),
+)
 # A real city with a motorway, a real town, and generated networks of every kind in each split; all of them differ.
 CITY_NETWORKS = (
     NetworkSpec("us-ma-boston", "berlin", "train", span_m=1300.0),
@@ -160,118 +156,91 @@ CITY_MINI_NETWORKS = (
 
 FRONT_CAMERAS = ("CAM_L0", "CAM_F0", "CAM_R0")
 
-PRESETS = {
-    "mini": WorldPreset(
-        name="mini",
-        networks=NETWORKS,
-        train_logs=2,
-        test_logs=2,
-        frames_per_log=16,
-        cameras=("CAM_F0",),
-        image_width_px=256,
-        image_height_px=144,
-        lidar=True,
-        simulated_s=22.0,
-        warm_up_s=22.0,
-        traffic_density=6.0,
-        network_span_m=420.0,
-        filter_scenes=False,
-    ),
-    "looks": WorldPreset(
-        name="looks",
-        networks=NETWORKS,
-        train_logs=4,
-        test_logs=4,
-        frames_per_log=16,
-        cameras=CAMERA_NAMES,
-        image_width_px=480,
-        image_height_px=270,
-        lidar=True,
-        simulated_s=40.0,
-        warm_up_s=40.0,
-        traffic_density=9.0,
-        network_span_m=500.0,
-        looks="rich",
-        filter_scenes=False,
-    ),
-    "quick": WorldPreset(
-        name="quick",
-        networks=NETWORKS,
-        train_logs=6,
-        test_logs=4,
-        frames_per_log=24,
-        cameras=FRONT_CAMERAS,
-        image_width_px=256,
-        image_height_px=144,
-        lidar=True,
-        simulated_s=45.0,
-        warm_up_s=30.0,
-        traffic_density=6.5,
-        network_span_m=550.0,
-        filter_scenes=False,
-    ),
-    "tiny": WorldPreset(
-        name="tiny",
-        networks=NETWORKS,
-        train_logs=64,
-        test_logs=20,
-        frames_per_log=40,
-        cameras=FRONT_CAMERAS,
-        image_width_px=256,
-        image_height_px=144,
-        lidar=True,
-        simulated_s=130.0,
-        warm_up_s=40.0,
-        traffic_density=5.5,
-        network_span_m=750.0,
-    ),
-    "city": WorldPreset(
-        name="city",
-        networks=CITY_NETWORKS,
-        train_logs=240,
-        test_logs=80,
-        hard_logs=30,
-        frames_per_log=32,
-        cameras=FRONT_CAMERAS,
-        image_width_px=256,
-        image_height_px=144,
-        lidar=True,
-        simulated_s=180.0,
-        warm_up_s=60.0,
-        traffic_density=6.0,
-        network_span_m=800.0,
-        looks="rich",
-        follow_ups=FollowUpPreset("hard", scenes_per_log=2, starts_per_scene=6),
-        driver="human",
-        instructions=True,
-        connected_trips=True,
-        road_works_per_km=0.9,
-        standing_vehicles_per_km=0.8,
-        bus_stops_per_km=0.6,
-    ),
-    "city-mini": WorldPreset(
-        name="city-mini",
-        networks=CITY_MINI_NETWORKS,
-        train_logs=2,
-        test_logs=1,
-        hard_logs=1,
-        frames_per_log=16,
-        cameras=("CAM_F0",),
-        image_width_px=256,
-        image_height_px=144,
-        lidar=True,
-        simulated_s=22.0,
-        warm_up_s=25.0,
-        traffic_density=6.0,
-        network_span_m=450.0,
-        filter_scenes=False,
-        looks="rich",
-        follow_ups=FollowUpPreset("hard", scenes_per_log=1, starts_per_scene=2),
-        driver="human",
-        instructions=True,
-        connected_trips=True,
-        road_works_per_km=1.5,
-        standing_vehicles_per_km=1.5,
-        bus_stops_per_km=1.0,
-    ),
-}
+_MINI = WorldPreset(
+    name="mini",
+    networks=NETWORKS,
+    train_logs=2,
+    test_logs=2,
+    frames_per_log=16,
+    cameras=("CAM_F0",),
+    image_width_px=256,
+    image_height_px=144,
+    lidar=True,
+    simulated_s=22.0,
+    warm_up_s=22.0,
+    traffic_density=6.0,
+    network_span_m=420.0,
+    filter_scenes=False,
+)
+_QUICK = replace(
+    _MINI,
+    name="quick",
+    train_logs=6,
+    test_logs=4,
+    frames_per_log=24,
+    cameras=FRONT_CAMERAS,
+    simulated_s=45.0,
+    warm_up_s=30.0,
+    traffic_density=6.5,
+    network_span_m=550.0,
+)
+_TINY = replace(
+    _QUICK,
+    name="tiny",
+    networks=TINY_NETWORKS,
+    train_logs=128,
+    test_logs=40,
+    frames_per_log=26,
+    simulated_s=130.0,
+    warm_up_s=40.0,
+    traffic_density=5.5,
+    network_span_m=750.0,
+    filter_scenes=True,
+)
+_CITY = replace(
+    _TINY,
+    name="city",
+    networks=CITY_NETWORKS,
+    train_logs=240,
+    test_logs=80,
+    hard_logs=30,
+    frames_per_log=32,
+    simulated_s=180.0,
+    warm_up_s=60.0,
+    traffic_density=6.0,
+    network_span_m=800.0,
+    follow_ups=FollowUpPreset("hard", scenes_per_log=2, starts_per_scene=6),
+    instructions=True,
+    road_works_per_km=0.9,
+    standing_vehicles_per_km=0.8,
+    bus_stops_per_km=0.6,
+)
+_CITY_MINI = replace(
+    _MINI,
+    name="city-mini",
+    networks=CITY_MINI_NETWORKS,
+    test_logs=1,
+    hard_logs=1,
+    warm_up_s=25.0,
+    network_span_m=450.0,
+    follow_ups=FollowUpPreset("hard", scenes_per_log=1, starts_per_scene=2),
+    instructions=True,
+    road_works_per_km=1.5,
+    standing_vehicles_per_km=1.5,
+    bus_stops_per_km=1.0,
+)
+_LOOKS = replace(
+    _MINI,
+    name="looks",
+    train_logs=4,
+    test_logs=4,
+    cameras=CAMERA_NAMES,
+    image_width_px=480,
+    image_height_px=270,
+    simulated_s=40.0,
+    warm_up_s=40.0,
+    traffic_density=9.0,
+    network_span_m=500.0,
+)
+
+PRESETS = {preset.name: preset for preset in (_MINI, _LOOKS, _QUICK, _TINY, _CITY, _CITY_MINI)}

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from irlvla.geometry import GROUND_Z_M
 from irlvla.types import CAMERA_NAMES
 from irlvla.world.presets import WorldPreset
 
@@ -25,9 +24,6 @@ _MOUNTS = {
     "CAM_R2": (-0.49, -0.52, 1.39, -141.0),
     "CAM_B0": (-0.49, 0.0, 1.48, 180.0),
 }
-
-LIDAR_HEIGHT_M = 1.85
-LIDAR_FORWARD_M = 0.9
 
 NUPLAN_CENTER_PX = (960.0, 560.0)
 NUPLAN_DISTORTION = (-0.356123, 0.172545, -0.00213, 0.000464, -0.05231)
@@ -98,24 +94,6 @@ class MountedCamera:
     """[5] OpenCV k1, k2, p1, p2, k3 of the rendered image."""
 
 
-def mounted_cameras(width_px: int, height_px: int) -> dict[str, MountedCamera]:
-    """All eight cameras by name, straight and without distortion, for images of a given size.
-
-    They hang 0.35 m lower than nuPlan's: the published demo was trained on such a view.
-    """
-    scale_x, scale_y = width_px / FULL_WIDTH_PX, height_px / FULL_HEIGHT_PX
-    intrinsic = np.array(
-        [[FULL_FOCAL_PX * scale_x, 0.0, width_px / 2], [0.0, FULL_FOCAL_PX * scale_y, height_px / 2], [0.0, 0.0, 1.0]]
-    )
-    cameras = {}
-    for name in CAMERA_NAMES:
-        x, y, z, degrees = _MOUNTS[name]
-        cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-        rotation = np.array([[sin, 0.0, cos], [-cos, 0.0, sin], [0.0, -1.0, 0.0]])
-        cameras[name] = MountedCamera(name, rotation, np.array([x, y, z + GROUND_Z_M]), intrinsic, width_px, height_px)
-    return cameras
-
-
 def nuplan_cameras(width_px: int, height_px: int, *, vehicle: int, distorted: bool) -> dict[str, MountedCamera]:
     """All eight cameras of one of nuPlan's vehicles, for images of a given size, by name.
 
@@ -143,8 +121,6 @@ def nuplan_cameras(width_px: int, height_px: int, *, vehicle: int, distorted: bo
 def cameras_of(preset: WorldPreset, vehicle: int) -> dict[str, MountedCamera]:
     """All eight cameras of the vehicle that drives a log, by name."""
     width, height = preset.image_width_px, preset.image_height_px
-    if preset.looks == "plain":
-        return mounted_cameras(width, height)
     return nuplan_cameras(width, height, vehicle=vehicle, distorted=preset.lens_distortion)
 
 

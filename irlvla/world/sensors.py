@@ -12,15 +12,12 @@ from irlvla.data.sensors import write_point_cloud
 from irlvla.geometry import EGO_LENGTH_M, GROUND_Z_M, REAR_AXLE_TO_CENTER_M
 from irlvla.types import CAMERA_NAMES
 from irlvla.world import bodies
+from irlvla.world import lidar as lidars
 from irlvla.world.appearance import Appearance, random_appearance
 from irlvla.world.camera import Film, lens_of
 from irlvla.world.city import City
 from irlvla.world.ground_light import GroundLight
-from irlvla.world.lidar import sweep as rich_sweep
 from irlvla.world.logs import KeyFrame, SceneObject, vehicle_number
-from irlvla.world.plain.lidar import sweep as plain_sweep
-from irlvla.world.plain.raster import Light
-from irlvla.world.plain.sensors import PlainSensors, random_light
 from irlvla.world.presets import WorldPreset
 from irlvla.world.raster import Mesh, MeshBuilder, blank, draw, join_meshes, near_shapes, nearest_first
 from irlvla.world.rig import MountedCamera, cameras_of
@@ -58,29 +55,24 @@ class SensorSuite:
         self._city = city
         self._scenery = scenery
         self._preset = preset
-        if preset.looks == "plain":
-            self._plain = PlainSensors(city, scenery, preset)
-            return
         # The same in every process that builds this city.
         seed = zlib.crc32(f"{city.location}/{len(city.lanes)}/{len(scenery.trees)}".encode())
         self._street = build_street(city, scenery, seed)
         self._noise = noise_texture()
         self._prepared: tuple[KeyFrame, Look, Mesh, GroundMaps] | None = None
 
-    def random_look(self, rng: np.random.Generator, log_name: str) -> Look | Light:
+    def random_look(self, rng: np.random.Generator, log_name: str) -> Look:
         """Draw the look of one log: weather, light, palettes, the camera's response.
 
         Args:
             log_name: Its vehicle carries the cameras.
         """
-        if self._preset.looks == "plain":
-            return random_light(rng)
         return self.look_of(random_appearance(rng), log_name)
 
     def look_of(self, appearance: Appearance, log_name: str) -> Look:
         """A given appearance in this city."""
         air = air_of(appearance)
-        cameras = cameras_of(self._preset, vehicle_number(log_name, self._preset))
+        cameras = cameras_of(self._preset, vehicle_number(log_name))
         return Look(
             appearance,
             cameras,
@@ -91,8 +83,8 @@ class SensorSuite:
         )
 
     def signal_heads(self, lane: int) -> tuple[SignalHead, ...]:
-        """Traffic lights of a lane (fid), in the frame of the street; none in the plain look."""
-        return () if self._preset.looks == "plain" else self._street.signals.get(lane, ())
+        """Traffic lights of a lane (fid), in the frame of the street."""
+        return self._street.signals.get(lane, ())
 
     def write(
         self, frames: list[KeyFrame], blobs: Path, rng: np.random.Generator, log_name: str, *, lidar: bool = True
@@ -105,28 +97,20 @@ class SensorSuite:
             lidar: False leaves out point clouds even where the preset has them.
         """
         lidar = lidar and self._preset.lidar
-        if self._preset.looks == "plain":
-            self._plain.write(frames, blobs, rng, lidar=lidar)
-            return
         look = self.random_look(rng, log_name)
-        assert isinstance(look, Look)
         for name in self._preset.cameras:
             (blobs / name).mkdir(parents=True, exist_ok=True)
         if lidar:
             (blobs / "MergedPointCloud").mkdir(parents=True, exist_ok=True)
-        quality = look.appearance.response.jpeg_quality
         for frame in frames:
             images = self.render(frame, look)
             for name, image in zip(self._preset.cameras, images, strict=True):
-                jpeg = simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling="420")
-                (blobs / name / f"{frame.token}.jpg").write_bytes(jpeg)
+                (blobs / name / f"{frame.token}.jpg").write_bytes(jpeg(image, look))
             if lidar:
                 write_point_cloud(blobs / "MergedPointCloud" / f"{frame.token}.pcd", self.sweep(frame, look, rng))
 
-    def render(self, frame: KeyFrame, look: Look | Light) -> list[NDArray[np.uint8]]:
+    def render(self, frame: KeyFrame, look: Look) -> list[NDArray[np.uint8]]:
         """Images [H, W, 3] RGB of the preset's cameras at a keyframe."""
-        if isinstance(look, Light):
-            return self._plain.render(frame, look)
         mesh, maps = self._surroundings(frame, look)
         place = frame.ego_pose[:2] - self._city.offset
         order = nearest_first(mesh, *place)
@@ -153,13 +137,11 @@ class SensorSuite:
             images.append(look.film.develop(light, rng))
         return images
 
-    def sweep(self, frame: KeyFrame, look: Look | Light, rng: np.random.Generator) -> NDArray[np.float32]:
+    def sweep(self, frame: KeyFrame, look: Look, rng: np.random.Generator) -> NDArray[np.float32]:
         """The merged point cloud at a keyframe: [N, 6] x, y, z (m, ego frame), intensity, ring, LiDAR id."""
-        if isinstance(look, Light):
-            return plain_sweep(frame, self._scenery, rng)
         mesh, _ = self._surroundings(frame, look)
         place = frame.ego_pose[:2] - self._city.offset
-        return rich_sweep(
+        return lidars.sweep(
             mesh, place, float(frame.ego_pose[2]), look.appearance.weather, self._noise, rng,
         )  # fmt: skip
 
@@ -208,6 +190,12 @@ class SensorSuite:
         build = MeshBuilder()
         add_signals(build, self._street.signals, frame.lights)
         return bodies.gather(placed, build.mesh()), np.array(outlines), np.array(beams).reshape(-1, 5)
+
+
+def jpeg(image: NDArray[np.uint8], look: Look) -> bytes:
+    """An image [H, W, 3] RGB as the log's camera stores it."""
+    quality = look.appearance.response.jpeg_quality
+    return bytes(simplejpeg.encode_jpeg(image, quality=quality, colorspace="RGB", colorsubsampling="420"))
 
 
 def _white_livery() -> bodies.Livery:

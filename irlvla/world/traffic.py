@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from irlvla.errors import DataError, RunError
 from irlvla.files import write_text
-from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M
 from irlvla.world.human_driver import human_track, human_vehicle_types, is_sidestep, write_driven_network
 from irlvla.world.motion import Track, pedestrian_track, standing_track, vehicle_track
 from irlvla.world.networks import run_tool
@@ -70,66 +69,7 @@ class VehicleType:
 
 def vehicle_types(rng: np.random.Generator) -> list[VehicleType]:
     """Drivers and bodies: each type is one temperament, so that no two cars behave alike."""
-    types = []
-
-    def add(name: str, share: float, vclass: str, size: tuple[float, float, float], **driver: float) -> None:
-        length, width, height = size
-        attributes = {
-            "vClass": vclass,
-            "length": f"{length:.2f}",
-            "width": f"{width:.2f}",
-            "height": f"{height:.2f}",
-            "carFollowModel": "EIDM",
-            "minGap": f"{rng.uniform(1.6, 2.8):.2f}",
-            "laneChangeModel": "SL2015",
-            "lcSpeedGain": "0.3",
-            "lcKeepRight": "0.1",
-            "jmStoplineGap": "2.0",
-            "latAlignment": "center",
-            "maxSpeedLat": "0.8",
-            "jmTimegapMinor": f"{rng.uniform(1.0, 2.0):.2f}",
-            "speedFactor": f"normc({driver['speed']:.2f},0.06,0.6,1.15)",
-            "tau": f"{driver['tau']:.2f}",
-            "accel": f"{driver['accel']:.2f}",
-            "decel": f"{driver['decel']:.2f}",
-            "emergencyDecel": "6.0",
-            "sigma": "0.3",
-        }
-        types.append(VehicleType(name, share, attributes))
-
-    for k in range(10):
-        add(
-            f"{EGO_TYPE_PREFIX}{k}", 0.045, "passenger", (EGO_LENGTH_M, EGO_WIDTH_M, 1.78),
-            speed=rng.uniform(0.88, 1.08), tau=rng.uniform(1.1, 1.8),
-            accel=rng.uniform(1.4, 2.0), decel=rng.uniform(1.7, 2.5),
-        )  # fmt: skip
-    for k in range(10):
-        add(
-            f"car{k}", 0.035, "passenger",
-            (rng.uniform(3.8, 4.9), rng.uniform(1.7, 1.95), rng.uniform(1.4, 1.75)),
-            speed=rng.uniform(0.8, 1.05), tau=rng.uniform(1.0, 1.8),
-            accel=rng.uniform(1.2, 2.4), decel=rng.uniform(1.8, 3.0),
-        )  # fmt: skip
-    for k in range(3):
-        add(
-            f"van{k}", 0.02, "delivery", (rng.uniform(5.4, 6.6), 2.05, rng.uniform(2.3, 2.7)),
-            speed=rng.uniform(0.8, 0.95), tau=1.5, accel=1.3, decel=2.2,
-        )  # fmt: skip
-    for k in range(2):
-        add(
-            f"truck{k}", 0.012, "truck", (rng.uniform(7.5, 9.5), 2.45, rng.uniform(3.0, 3.6)),
-            speed=0.85, tau=1.7, accel=0.9, decel=2.0,
-        )  # fmt: skip
-    add("bus0", 0.015, "bus", (11.8, 2.5, 3.1), speed=0.85, tau=1.7, accel=0.9, decel=2.0)
-    for k in range(3):
-        add(
-            f"bicycle{k}", 0.035, "bicycle", (1.8, 0.65, 1.75),
-            speed=1.0, tau=1.2, accel=rng.uniform(0.8, 1.2), decel=2.0,
-        )  # fmt: skip
-        types[-1].attributes.update(
-            maxSpeed=f"{rng.uniform(3.6, 5.6):.2f}", latAlignment="right", carFollowModel="IDM", minGap="1.0"
-        )
-    return types
+    return [VehicleType(*kind) for kind in human_vehicle_types(rng, EGO_TYPE_PREFIX)]
 
 
 def write_demand(
@@ -141,10 +81,7 @@ def write_demand(
         obstacles: What they have to pass or serve.
     """
     rng = np.random.default_rng([seed, 11])
-    if preset.driver == "human":
-        types = [VehicleType(*kind) for kind in human_vehicle_types(rng, EGO_TYPE_PREFIX)]
-    else:
-        types = vehicle_types(rng)
+    types = vehicle_types(rng)
     end_s = preset.warm_up_s + preset.simulated_s
     edges = sorted(net.getEdges(False), key=lambda edge: edge.getID())
     drivable = [edge for edge in edges if edge.allows("passenger") and edge.getSpeed() > 4.0 and edge.getLength() > 15]
@@ -156,7 +93,7 @@ def write_demand(
     weight = np.array([edge.getLength() * edge.getSpeed() * edge.getLaneNumber() for edge in drivable])
     weight /= weight.sum()
 
-    reachable = _reachable(drivable) if preset.connected_trips else np.ones((len(drivable), len(drivable)), dtype=bool)
+    reachable = _reachable(drivable)
     origins = weight * (reachable & ~np.eye(len(drivable), dtype=bool)).any(axis=1)
     if not origins.any():
         raise DataError(
@@ -354,14 +291,12 @@ def run_demand(
         )
         + "</additional>",
     )
-    if preset.driver == "human":
-        driven = folder / "driven.net.xml"
-        write_driven_network(network, driven)
-        network = driven
+    driven = folder / "driven.net.xml"
+    write_driven_network(network, driven)
     run_tool(
         "sumo",
         [
-            "-n", str(network), "-r", "demand.rou.xml", "-a", "signals.add.xml", "--seed", str(seed % 2**31),
+            "-n", str(driven), "-r", "demand.rou.xml", "-a", "signals.add.xml", "--seed", str(seed % 2**31),
             "--begin", f"{begin_s:.1f}", "--end", f"{end_s:.1f}", *DRIVING_OPTIONS,
             "--fcd-output", "vehicles.csv", "--person-fcd-output", "persons.csv",
             "--fcd-output.attributes", "id,x,y,angle,speed,type,lane",
@@ -421,7 +356,7 @@ def read_recording(folder: Path, preset: WorldPreset) -> RecordedTraffic:
         first, xy, angle, speed, lanes = first[keep], xy[keep], angle[keep], speed[keep], lanes[keep]
         # A teleport leaves no gap in time: cut where the displacement exceeds what the speed allows.
         jump = np.hypot(*np.diff(xy, axis=0).T) > np.maximum(speed[1:], speed[:-1]) * STEP_S + 1.5
-        if preset.driver == "human" and kind in sizes:
+        if kind in sizes:
             jump |= is_sidestep(xy, speed)
         breaks = np.flatnonzero(jump | (np.diff(first) != 1)) + 1
         pieces = np.split(np.arange(len(first)), breaks)
@@ -434,7 +369,7 @@ def read_recording(folder: Path, preset: WorldPreset) -> RecordedTraffic:
                 name, kind, int(first[longest[0]]), xy[longest[0]], heading, lanes[longest], sizes[kind]
             )
         elif kind in sizes:
-            drive = human_track if preset.driver == "human" and not kind.startswith("bicycle") else vehicle_track
+            drive = vehicle_track if kind.startswith("bicycle") else human_track
             track = drive(name, kind, int(first[longest[0]]), xy[longest], lanes[longest], sizes[kind])
         else:
             track = pedestrian_track(name, int(first[longest[0]]), xy[longest], lanes[longest])

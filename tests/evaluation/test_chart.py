@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irlvla.evaluation.bootstrap import Interval
-from irlvla.evaluation.chart import HEIGHT, WIDTH, Series, interval_chart, line_chart, nice_ticks, running_mean
+from irlvla.evaluation.chart import (
+    HEIGHT,
+    WIDTH,
+    Sample,
+    Series,
+    chart_sheet,
+    histogram_chart,
+    interval_chart,
+    line_chart,
+    nice_ticks,
+    running_mean,
+    share_chart,
+)
 
 numbers = st.floats(-1e6, 1e6)
 
@@ -58,3 +70,50 @@ def test_interval_without_spread_is_a_dot_alone() -> None:
     chart = interval_chart([sure, single], title="EPDMS")
     assert chart.count("<circle") == 2
     assert chart.count("stroke-linecap:round") == 1
+
+
+def test_histogram_counts_what_lies_beyond_in_the_outer_bars_and_says_so() -> None:
+    inside = Sample("a", np.array([0.5, 0.5, 1.5, 2.5]), "#ff0000")
+    plain = histogram_chart([inside], np.arange(4.0), title="t", x_label="m")
+    heights = [float(h) for h in re.findall(r'height="([\d.]+)" style="fill:#ff0000', plain)]
+    assert heights[0] == pytest.approx(2 * heights[1], abs=0.2)
+    assert "≥" not in plain
+    beyond = Sample("a", np.array([0.5, 0.5, 1.5, 99.0]), "#ff0000")
+    assert "≥ 3" in histogram_chart([beyond], np.arange(4.0), title="t", x_label="m")
+    assert histogram_chart([Sample("a", np.zeros(0), "#ff0000")], np.arange(4.0), title="t", x_label="m") == ""
+
+
+def test_second_sample_of_a_histogram_may_be_empty() -> None:
+    samples = [Sample("a", np.ones(3), "#ff0000"), Sample("b", np.zeros(0), "#00ff00")]
+    ElementTree.fromstring(histogram_chart(samples, np.arange(4.0), title="t", x_label="m"))
+
+
+def test_bars_are_as_long_as_their_shares_and_nothing_gives_no_bar() -> None:
+    chart = share_chart(["x", "y", "z"], [Sample("a", np.array([0.2, 0.1, 0.0]), "#ff0000")], title="t")
+    widths = [float(w) for w in re.findall(r'width="([\d.]+)" height="\d+" style="fill:#ff0000', chart)]
+    assert widths[0] == pytest.approx(2 * widths[1], rel=0.01)
+    assert widths[2] == 0.0
+    assert "20.0 %" in chart
+    ElementTree.fromstring(share_chart(["x"], [Sample("a", np.zeros(1), "#ff0000")], title="none at all"))
+
+
+def test_sheet_holds_every_chart_inside_and_none_upon_another() -> None:
+    charts = [
+        share_chart(list("xyz"[: k + 1]), [Sample("a", np.full(k + 1, 0.5), "#ff0000")], title="t") for k in (0, 2, 1)
+    ]
+    sheet = ElementTree.fromstring(chart_sheet([charts[0], "", *charts[1:]]))
+    width, height = float(sheet.get("width", 0)), float(sheet.get("height", 0))
+    boxes = [
+        [float(part.get(key, -1)) for key in ("x", "y", "width", "height")]
+        for part in sheet
+        if part.tag.endswith("svg")
+    ]
+    assert len(boxes) == 3
+    for x, y, w, h in boxes:
+        assert x >= 0
+        assert y >= 0
+        assert x + w <= width
+        assert y + h <= height
+    for first, (x, y, w, h) in enumerate(boxes):
+        for other_x, other_y, other_w, other_h in boxes[first + 1 :]:
+            assert x + w <= other_x or other_x + other_w <= x or y + h <= other_y or other_y + other_h <= y

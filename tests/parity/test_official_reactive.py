@@ -1,5 +1,6 @@
 """Reactive traffic and the scores in it against the official devkit's, agent by agent and row by row."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from irlvla.scoring.context import ScoringContext
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.human_filter import apply_human_filter
 from irlvla.scoring.reactive import human_scores_reactive, score_reactive, score_rollout_reactive, traffic_start
+from irlvla.scoring.reference.reactive_traffic import react as react_plainly
 from irlvla.scoring.score import simulate_plans, stack_sub_scores
 from irlvla.scoring.table import score_plans_file
 from irlvla.simulation.observation import Tracks
-from irlvla.simulation.reactive_traffic import TrafficStart, react
+from irlvla.simulation.reactive_traffic import Follower, Rail, TrafficStart, react
 from irlvla.types import Array, SubScores
 
 SCORED = tuple(name for name in SubScores.names() if name != "two_frame_extended_comfort")
@@ -136,3 +138,49 @@ def test_the_table_of_reactive_scores_is_the_official_one(golden: Path, reactive
     for name in (*SCORED, "score"):
         np.testing.assert_allclose(table[name], reactive.table[name][:count], rtol=0, atol=1e-6)
     assert pq.read_schema(out).metadata[b"traffic"] == b"reactive"
+
+
+def pile_up() -> TrafficStart:
+    """A car at 8 m/s before twelve that cross its lane in one place, and two that stand at the end of another lane, one
+    within the other: its headway overlaps nearly all of them, so that nearly all are 0 m away."""
+    x, y = 664400.0, 3996800.0
+    cars = [(x, y, 0.0, 120.0, 10.0, 8.0, 4.5)]
+    for k in range(12):
+        heading, back_m = 0.35 + 0.45 * k, 1.0 + k % 4
+        begin = x + 15.0 + 0.7 * k - 20.0 * np.cos(heading), y - 20.0 * np.sin(heading)
+        cars.append((*begin, heading, 45.0, 20.0 - back_m, 1.0 + (7 * k) % 5, 4.5 + 0.1 * (k % 3)))
+    cars += [(x + 1.0, y, 0.0, 20.0, 20.0 + k, 3.0 * k + 0.5, 4.0 + k) for k in range(2)]
+    followers = []
+    for row, (begin_x, begin_y, heading, end_m, at_m, speed_mps, length_m) in enumerate(cars):
+        along_m = np.arange(0.0, end_m + 0.5)
+        cos, sin = np.cos(heading), np.sin(heading)
+        poses = np.stack([begin_x + along_m * cos, begin_y + along_m * sin, np.full(len(along_m), heading)], axis=1)
+        box = np.array([begin_x + at_m * cos, begin_y + at_m * sin, heading, length_m, 1.9])
+        followers.append(Follower(row, Rail(along_m, poses), at_m, speed_mps, 10.0, box))
+    boxes = np.stack([follower.snapped_box for follower in followers])
+    speeds = np.array([[follower.speed_mps] for follower in followers])
+    velocity = speeds * np.stack([np.cos(boxes[:, 2]), np.sin(boxes[:, 2])], axis=1)
+    nothing = Tracks((), np.zeros(0, int), np.zeros((0, 41, 5)), np.zeros((0, 41, 2)), np.zeros((0, 41), np.bool_))
+    return TrafficStart(
+        "pile-up", tuple(f"{k:016x}" for k in range(15)), boxes, velocity, tuple(followers), (), nothing
+    )
+
+
+OFFICIAL_PILE_UP_MPS = {
+    5: [7.0, 0.1403, 2.0, 4.0, 1.0, 3.0, 0.1554, 2.0, 4.0, 1.0, 3.0, 0.4033, 2.0, 0.0298, 2.5],
+    10: [6.0, 0.1422, 1.0, 3.0, 0.1428, 2.0, 0.0235, 1.0, 3.0, 0.136, 2.0, 0.1439, 1.0, 0.0032, 1.5],
+    20: [4.0, 0.0023, 0.0057, 1.0, 0.0021, 0.1756, 0.0006, 0.0204, 1.0, 0.0031, 0.1416, 0.0077, 0.028, 0.0001, 0.0493],
+    40: [4.4463, 0.0, 0.0, 1.7838, 0.0, 0.0004, 0.0, 0.0, 0.0006, 0.0, 0.0001, 0.0, 0.0, 0.0, 0.0],
+}
+"""Speeds by step of the cars of `pile_up` under navsim's own `NavsimIDMAgentManager`, with GEOS 3.11.4."""
+
+
+@pytest.mark.parametrize("driven", [react, react_plainly])
+def test_of_several_vehicles_in_its_way_at_once_a_driver_minds_the_official_one(
+    driven: Callable[[TrafficStart, Array], Tracks],
+) -> None:
+    ego_states = np.zeros((41, 11))
+    ego_states[:, :2] = 664360.0, 3996840.0
+    tracks = driven(pile_up(), ego_states)
+    for step, speeds in OFFICIAL_PILE_UP_MPS.items():
+        np.testing.assert_allclose(np.hypot(*tracks.velocity_mps[:, step].T), speeds, atol=6e-5)

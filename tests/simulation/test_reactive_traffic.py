@@ -1,67 +1,31 @@
 """Reactive traffic on a hand-made street: who follows, who brakes, who stays and who vanishes."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import shapely
+from streets import city_of_lanes, crowded_streets
 
-from irlvla.data.maps import CityMap, Layer
+from irlvla.data.maps import CityMap
 from irlvla.errors import SceneDataError
 from irlvla.simulation.observation import interpolate_tracks
-from irlvla.simulation.reactive_traffic import TrafficStart, react, start_traffic
+from irlvla.simulation.reactive_traffic import TrafficStart, drive, react, start_traffic
 from irlvla.types import OBJECT_TYPES, Array, Boxes, Frame
 
 LANE, SIDE_LANE, SHORT_LANE = 1, 2, 3
 """Lanes along x at y = 0 (limit 10 m/s, to x = 300 m), y = 4 (no limit) and y = 12 (two vertices only)."""
 
 
-def layer(ids: list[int], geometries: list[shapely.Geometry], **columns: list[float]) -> Layer:
-    listed = np.empty(len(ids), dtype=object)
-    listed[:] = geometries
-    return Layer(np.array(ids, dtype=np.int64), listed, {name: np.array(values) for name, values in columns.items()})
-
-
 @pytest.fixture(scope="module")
 def street() -> CityMap:
-    nothing = layer([], [])
     lines = {
         LANE: shapely.LineString([(x, 0.0) for x in range(-50, 302, 2)]),
         SIDE_LANE: shapely.LineString([(x, 4.0) for x in range(-50, 302, 2)]),
         SHORT_LANE: shapely.LineString([(-50.0, 12.0), (300.0, 12.0)]),
     }
-    lanes = layer(
-        list(lines),
-        [shapely.box(-50.0, y - 2.0, 300.0, y + 2.0) for y in (0.0, 4.0, 12.0)],
-        speed_limit_mps=[10.0, np.nan, 10.0],
-        lane_group_fid=[9.0, 9.0, 9.0],
-    )
-    empty_connectors = layer([], [], speed_limit_mps=[], exit_lane_fid=[], entry_lane_fid=[])
-    others = dict.fromkeys(
-        (
-            "roadblocks",
-            "roadblock_connectors",
-            "intersections",
-            "car_parks",
-            "crosswalks",
-            "stop_polygons",
-            "walkways",
-            "boundaries",
-            "generic_drivable_areas",
-        ),
-        nothing,
-    )
-    return CityMap(
-        location="us-ma-boston",
-        path=Path("map.gpkg"),
-        crs="epsg:32619",
-        lanes=lanes,
-        lane_connectors=empty_connectors,
-        connector_polygons={},
-        baselines=lines,
-        **others,
-    )
+    polygons = [shapely.box(-50.0, y - 2.0, 300.0, y + 2.0) for y in (0.0, 4.0, 12.0)]
+    return city_of_lanes(lines, polygons, [10.0, np.nan, 10.0])
 
 
 def frame(*things: tuple[str, float, float, float, float], time_us: int = 0) -> Frame:
@@ -199,3 +163,46 @@ def test_traffic_of_one_plan_leaves_no_trace_in_the_next(street: CityMap) -> Non
 def test_a_lane_too_short_to_follow_is_named(street: CityMap) -> None:
     with pytest.raises(SceneDataError, match=f"scene.*lane {SHORT_LANE}"):
         started(street, ("vehicle", 0.0, 12.0, 0.0, 5.0))
+
+
+def renamed(start: TrafficStart, *tokens: str) -> TrafficStart:
+    return replace(start, vehicle_tokens=tokens)
+
+
+def test_a_vehicle_whose_token_is_part_of_the_drivers_own_is_overlooked(street: CityMap) -> None:
+    start = started(street, ("vehicle", 0.0, 0.0, 0.0, 8.0), ("vehicle", 14.0, 0.0, 0.0, 1.0))
+    seen, overlooked = (renamed(start, token, "7") for token in ("18", "17"))
+    behind_ego = standing_at(40.0, 0.0)
+    speeds = [np.hypot(*react(each, behind_ego).velocity_mps[0].T) for each in (seen, overlooked)]
+    assert speeds[0][20] < speeds[1][20] - 1.0
+
+
+def test_a_driver_that_overlooks_all_there_is_in_its_way_has_no_traffic_as_officially(street: CityMap) -> None:
+    start = started(street, ("vehicle", 0.0, 0.0, 0.0, 8.0), ("vehicle", 14.0, 0.0, 0.0, 1.0))
+    with pytest.raises(SceneDataError, match=r"scene.*own token"):
+        react(renamed(start, "17", "7"), FAR_AWAY)
+
+
+def test_a_vehicle_called_like_the_ego_vehicle_is_taken_for_it(street: CityMap) -> None:
+    start = started(street, ("vehicle", 0.0, 0.0, 0.0, 8.0), ("vehicle", 30.0, 0.0, 0.0, 0.0))
+    parked = renamed(start, "a", "b")
+    taken_for_ego = renamed(start, "a", "lego")
+    ego = standing_at(0.0)
+    ego[:, 3] = 9.0
+    speeds = [np.hypot(*react(each, ego).velocity_mps[0].T) for each in (parked, taken_for_ego)]
+    assert speeds[0][20] < speeds[1][20] - 1.0
+    among_others = drive(taken_for_ego, np.stack([FAR_AWAY, ego, ego]))
+    np.testing.assert_array_equal(among_others.speed_mps[1, 0, 1:], drive(taken_for_ego, ego[None]).speed_mps[0, 0, 1:])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_plan_meets_the_same_traffic_alone_and_among_others(seed: int) -> None:
+    start, drives = crowded_streets(np.random.default_rng(seed))
+    together = drive(start, drives)
+    moved = 0
+    for plan in range(len(drives)):
+        alone = drive(start, drives[plan : plan + 1])
+        for shared, own in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(shared[plan], own[0])
+        moved += not np.array_equal(together.poses[plan], together.poses[-1])
+    assert moved > 1, "no plan makes a difference; the agreement would prove nothing"

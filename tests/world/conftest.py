@@ -22,9 +22,9 @@ def human_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Data root of a world with people at the wheel, road works, and instructions, without cameras."""
     root = tmp_path_factory.mktemp("world") / "human"
     preset = replace(
-        PRESETS["mini"], name="human-mini", driver="human", instructions=True, cameras=(), lidar=False, train_logs=7,
+        PRESETS["mini"], name="human-mini", instructions=True, cameras=(), lidar=False, train_logs=7,
         test_logs=7, frames_per_log=22, simulated_s=50.0, network_span_m=500.0, traffic_density=7.0,
-        connected_trips=True, road_works_per_km=2.5, standing_vehicles_per_km=2.0, bus_stops_per_km=1.0,
+        road_works_per_km=2.5, standing_vehicles_per_km=2.0, bus_stops_per_km=1.0,
     )  # fmt: skip
     build_world(preset, root, seed=9, workers=2)
     return root

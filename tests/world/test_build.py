@@ -91,7 +91,7 @@ def test_a_sumo_that_dies_is_named_and_the_build_goes_on(world: Path, tmp_path: 
 
 
 def test_a_killed_worker_is_named_with_the_cure(tmp_path: Path) -> None:
-    def kill(done: int, total: int, what: str) -> None:
+    def kill(work: str, done: int, total: int, what: str) -> None:
         for child in multiprocessing.active_children():
             child.kill()
 
@@ -100,7 +100,7 @@ def test_a_killed_worker_is_named_with_the_cure(tmp_path: Path) -> None:
 
 
 def test_two_builds_do_not_share_a_folder(tmp_path: Path) -> None:
-    def second(done: int, total: int, what: str) -> None:
+    def second(work: str, done: int, total: int, what: str) -> None:
         build_world(MINI, tmp_path / "w", seed=1, workers=1)
 
     with pytest.raises(RunError, match="another build is at work"):
@@ -242,7 +242,7 @@ def test_missing_sumo_names_the_extra(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_full_disk_is_named_with_the_cure(tmp_path: Path) -> None:
-    def fill(done: int, total: int, what: str) -> None:
+    def fill(work: str, done: int, total: int, what: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(RunError, match=r"is full.*what is finished is kept"):

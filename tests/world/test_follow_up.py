@@ -124,7 +124,7 @@ def test_starts_are_near_the_humans_way_apart_from_each_other_and_clear(scenes: 
         human = scenes.by_token(now).future[PLAN_POSES - 1].ego_pose_world
         starts = np.stack([scenes.by_token(token).now.ego_pose_world for token, _ in pairs])
         errors = world_to_ego(starts, human)
-        assert np.hypot(*errors[0, :2].T) < 1.5
+        assert np.hypot(*errors[0, :2].T) < 2.0
         off_m += np.abs(errors[:, 1]).tolist()
         assert np.abs(errors[:, :2]).max() < 8.0
         apart_m = np.hypot(*np.moveaxis(starts[:, None, :2] - starts[None, :, :2], -1, 0))
@@ -222,8 +222,8 @@ def test_a_build_killed_among_follow_ups_goes_on_and_ends_byte_identical(
     class Killed(BaseException):
         pass
 
-    def kill(done: int, total: int, what: str) -> None:
-        if what.startswith("scenes that follow") and done == 1:
+    def kill(work: str, done: int, total: int, what: str) -> None:
+        if work == "follow-up scenes" and done == 1:
             raise Killed
 
     root = tmp_path / "again"

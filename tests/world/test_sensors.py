@@ -275,11 +275,3 @@ def test_an_image_does_not_depend_on_which_others_are_rendered() -> None:
     both, both_look = suite_and_look(replace(SMALL, cameras=("CAM_F0", "CAM_B0")), day())
     frame = moment(street(60.0))
     np.testing.assert_array_equal(alone.render(frame, alone_look)[0], both.render(frame, both_look)[1])
-
-
-def test_plain_look_is_still_there_for_the_small_presets() -> None:
-    suite = SensorSuite(street(60.0), NOTHING, PRESETS["mini"])
-    look = suite.random_look(np.random.default_rng(0), "some-log")
-    image = suite.render(moment(street(60.0)), look)[0]
-    assert image.shape == (144, 256, 3)
-    assert suite.sweep(moment(street(60.0)), look, np.random.default_rng(0)).shape[1] == 6

@@ -10,17 +10,9 @@ import shapely
 from irlvla.errors import SceneDataError
 from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M, box_corners
 from irlvla.simulation.bicycle import HEADING, VX, VY, X, Y
+from irlvla.simulation.following import HEADWAY_S, LOST_LANE, NOBODY_TO_SEE, REACH_M
 from irlvla.simulation.observation import Tracks
-from irlvla.simulation.reactive_traffic import (
-    EGO_KEY,
-    HEADWAY_S,
-    LOST_LANE,
-    NOBODY_TO_SEE,
-    REACH_M,
-    Follower,
-    TrafficStart,
-    tracks_from_vehicles,
-)
+from irlvla.simulation.reactive_traffic import EGO_KEY, FAILURES, Follower, TrafficStart, tracks_from_vehicles
 from irlvla.types import ROLLOUT_STATES, ROLLOUT_STEP_S, Array
 
 _SIMPLIFY_M = 1e-5
@@ -145,12 +137,12 @@ def _propagate(scene_token: str, drivers: dict[str, _Driver], areas: dict[str, A
         tree = shapely.STRtree(list(areas.values()))
         in_way = [key for key in np.array(list(areas))[tree.query(corridor)] if areas[key].intersects(corridor)]
         if token not in in_way:
-            raise SceneDataError(scene_token, LOST_LANE)
+            raise SceneDataError(scene_token, FAILURES[LOST_LANE])
         if len(in_way) > 1:
             # A token is officially left out where it is part of the driver's own, not only where it is the same.
             others = [key for key in in_way if key not in token]
             if not others:
-                raise SceneDataError(scene_token, NOBODY_TO_SEE)
+                raise SceneDataError(scene_token, FAILURES[NOBODY_TO_SEE])
             nearest = shapely.STRtree([areas[key] for key in others]).nearest(areas[token])
             leader = others[nearest]
             gap_m = float(areas[leader].distance(areas[token]))
