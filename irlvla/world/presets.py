@@ -129,6 +129,7 @@ TINY_NETWORKS = (
     NetworkSpec("us-ma-boston", "arterial", "train", slot=1, span_m=900.0),
     NetworkSpec("us-pa-pittsburgh-hazelwood", "roundabouts", "train", slot=1),
 )
+
 # A real city with a motorway, a real town, and generated networks of every kind in each split; all of them differ.
 CITY_NETWORKS = (
     NetworkSpec("us-ma-boston", "berlin", "train", span_m=1300.0),
@@ -140,7 +141,7 @@ CITY_NETWORKS = (
     NetworkSpec("us-nv-las-vegas-strip", "braunschweig", "test", span_m=1300.0),
     NetworkSpec("us-nv-las-vegas-strip", "bremen", "test", slot=1, span_m=3000.0),
     NetworkSpec("us-nv-las-vegas-strip", "arterial", "test", slot=2, span_m=1100.0),
-    NetworkSpec("sg-one-north", "random", "test", span_m=900.0),
+    NetworkSpec("sg-one-north", "grid", "test"),
     NetworkSpec("sg-one-north", "roundabouts", "test", slot=1),
     NetworkSpec("us-nv-las-vegas-strip", "ingolstadt", "hard", slot=3, span_m=1000.0),
     NetworkSpec("sg-one-north", "spider", "hard", slot=2),

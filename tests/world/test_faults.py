@@ -68,10 +68,13 @@ def _straight(
     return _track("a", np.stack([x, np.broadcast_to(y, STEPS)], axis=1), lanes.tolist())
 
 
-def _faults(city: City, track: Track, *others: Track, light: str = "G") -> dict[str, NDArray[np.float64]]:
+def _faults(
+    city: City, track: Track, *others: Track, light: str = "G", obstacle: tuple[float, float] | None = None
+) -> dict[str, NDArray[np.float64]]:
     lights = (light * STEPS)[:STEPS] if len(light) == 1 else light
     traffic = RecordedTraffic((track, *others), {}, {"light": tuple(lights)}, STEPS - 1)
-    found = find_faults(city, TrafficIndex(traffic, city.offset), DRIVE)
+    obstacles = None if obstacle is None else np.array([obstacle])
+    found = find_faults(city, TrafficIndex(traffic, city.offset), DRIVE, obstacles)
     assert set(found) == set(FAULTS)
     return {kind: amounts for kind, amounts in found.items() if amounts.any()}
 
@@ -128,6 +131,8 @@ def test_drifting_over_the_line_is_seen_and_changing_lanes_is_not() -> None:
     found = _faults(_city(), _straight(8.0, y=drift))
     assert list(found) == ["over the line"]
     assert 0.2 < found["over the line"].max() < 0.6
+    assert _faults(_city(), _straight(8.0, y=drift), obstacle=(20.0, -2.0)) == {}
+    assert list(_faults(_city(), _straight(8.0, y=drift), obstacle=(200.0, -2.0))) == ["over the line"]
     city = _city()
     city.lanes.append(_lane(9, "in_1", (-50.0, 3.6), (STOP_LINE_M, 3.6)))
     y = 3.6 / (1 + np.exp(-(np.arange(STEPS) - 70.0) / 6.0))
