@@ -295,6 +295,8 @@ def drive(
         red: Lane connector -> whether its light is red at each of the nine keyframes from now on.
     Returns:
         [41, 3] rear-axle poses every 0.1 s (world, heading in [-pi, pi]).
+    Differs: From PDM-Closed's drive (`irlvla.simulation.pdm_closed.proposals`) in that bends slow it, jerk is bounded,
+        it starts where the car is, can end at a place, and knows what the traffic does.
     """
     at = _STEP_M * np.arange(len(way.line))
     limit = _speed_limit(way, pace)
