@@ -6,14 +6,15 @@ remembers every move's log-probability, has the plans judged, and improves the p
 clipped ratios. Encoders stay as imitation left them, so scene tokens are computed once.
 
 Every few updates the averaged policy is judged truly on fixed scenes; where the learned reward and the truth part, the
-run stops. The weights saved are those of the check with the best true EPDMS.
+run stops. The weights saved are the latest whose true EPDMS is not surely below the best.
 
 Legend: S scenes, G plans of one scene, K denoising steps, C plan coefficients.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,7 +43,8 @@ from irlvla.stages.run import (
 )
 from irlvla.stages.scenes import DataConfig, open_training_scenes, scene_logs, split_by_log
 from irlvla.stages.scored_plans import load_scored_plans
-from irlvla.stages.watch import WatchConfig, hacking_alarm
+from irlvla.stages.watch import WatchConfig, hacking_alarm, sure_fall
+from irlvla.types import Array
 
 
 @dataclass(frozen=True)
@@ -190,20 +192,20 @@ def train_ppo(
     optimizer = adamw(planner, config.learning_rate, weight_decay=0.0)
     critic_optimizer = adamw(critic, config.critic_learning_rate, weight_decay=0.0)
     average = WeightAverage(planner, config.average_decay)
-    best = {name: tensor.clone() for name, tensor in average.average.items()}
+    watch = _Watch(practice, watched, average, config)
     # How far each scene's plans differed in reward when it was last drawn; a scene not yet drawn counts as mixed.
     mixed = torch.ones(len(training_rows))
-    checks: list[dict[str, float]] = []
-    alarms, start, stopped = 0, 0, None
+    start, stopped = 0, None
     checkpoint = run.load_checkpoint()
     if checkpoint is not None:
-        start, checks, alarms = checkpoint.step, checkpoint.counters["checks"], checkpoint.counters["alarms"]
+        start = checkpoint.step
         planner.load_state_dict(checkpoint.part("planner"))
         critic.load_state_dict(checkpoint.part("critic"))
         load_optimizer(optimizer, checkpoint.part("optimizer"))
         load_optimizer(critic_optimizer, checkpoint.part("critic_optimizer"))
         average.load(checkpoint.part("average"), updates=start)
-        best, mixed = checkpoint.part("best"), checkpoint.part("scenes")["mixed"]
+        mixed = checkpoint.part("scenes")["mixed"]
+        watch.load(checkpoint.counters, checkpoint.part("kept"), checkpoint.part("watch"))
         if refresh is not None:
             refresh.load_state(checkpoint.part("judge"), start)
 
@@ -211,14 +213,9 @@ def train_ppo(
         facts: dict[str, float] = {}
         if config.watch.every and update % config.watch.every == 0:
             seed_step(seed, update, "watch")
-            with average.applied_to(planner):
-                checks.append(_check(planner, judge, practice, watched, config))
-            if checks[-1]["true_epdms"] >= max(check["true_epdms"] for check in checks):
-                best = {name: tensor.clone() for name, tensor in average.average.items()}
-            alarm = None if judge is None else hacking_alarm(checks, config.watch)
-            alarms = alarms + 1 if alarm else 0
-            facts |= {f"watch/{name}": value for name, value in checks[-1].items()} | {"watch/alarms": alarms}
-            if alarm and alarms >= config.watch.patience:
+            alarm = watch.check(planner, judge)
+            facts |= watch.facts()
+            if alarm and watch.alarms >= config.watch.patience:
                 stopped = f"stopped after {update} updates: {alarm}"
                 run.log(update + 1, facts)
                 break
@@ -277,29 +274,28 @@ def train_ppo(
                     "optimizer": optimizer_tensors(optimizer),
                     "critic_optimizer": optimizer_tensors(critic_optimizer),
                     "average": average.average,
-                    "best": best,
+                    "kept": watch.kept,
+                    "watch": watch.scores(),
                     "scenes": {"mixed": mixed},
                     "judge": {} if refresh is None else refresh.state(),
                 },
-                checks=checks,
-                alarms=alarms,
+                checks=watch.checks,
+                alarms=watch.alarms,
             )
 
     if config.watch.every and stopped is None:
         seed_step(seed, config.updates, "watch")
-        with average.applied_to(planner):
-            checks.append(_check(planner, judge, practice, watched, config))
-        run.log(config.updates, {f"watch/{name}": value for name, value in checks[-1].items()})
-        if checks[-1]["true_epdms"] >= max(check["true_epdms"] for check in checks):
-            best = average.average
-    average.average = best if config.watch.every else average.average
+        watch.check(planner, judge)
+        run.log(config.updates, watch.facts())
+    if config.watch.every:
+        average.average = watch.kept
     with average.applied_to(planner):
         if refresh is not None and config.refresh.every:
             refresh.save(out / "reward_model")
         run.finish(
             vla.save_pretrained,
             config.updates,
-            checks=checks,
+            checks=watch.checks,
             stopped=stopped,
             scenes=len(training_rows),
             watched_scenes=[scenes.tokens[row] for row in watched],
@@ -414,16 +410,62 @@ def _fit_critic(
     return float(loss.detach())
 
 
-def _check(
-    planner: DiffusionPlanner,
-    judge: RewardWorldModel | None,
-    practice: Practice,
-    rows: list[int],
-    config: PPOConfig,
-) -> dict[str, float]:
-    return check_policy(
-        planner, judge, practice, rows, config.watch.plans, config.min_std, extended_comfort=config.extended_comfort
-    )
+class _Watch:
+    """The checks of a run, and the weights that they speak for: the latest not surely worse than the best.
+
+    The check with the best mean alone would be chosen by luck: a hundred scenes cannot tell two good policies apart.
+    """
+
+    def __init__(self, practice: Practice, rows: list[int], average: WeightAverage, config: PPOConfig) -> None:
+        self._practice, self._rows, self._average, self._config = practice, rows, average, config
+        self.checks: list[dict[str, float]] = []
+        self.alarms = 0
+        self._first_S: Array | None = None
+        self._best_S: Array | None = None
+        self.kept = self._weights()
+
+    def check(self, planner: DiffusionPlanner, judge: RewardWorldModel | None) -> str | None:
+        """Judge the averaged weights; returns what is alarming about them."""
+        config = self._config
+        with self._average.applied_to(planner):
+            figures, true_S = check_policy(
+                planner,
+                judge,
+                self._practice,
+                self._rows,
+                config.watch.plans,
+                config.min_std,
+                extended_comfort=config.extended_comfort,
+            )
+        if self._first_S is None or self._best_S is None:
+            self._first_S = self._best_S = true_S
+        self.checks.append(figures | {"sure_fall": sure_fall(self._first_S, true_S)})
+        if sure_fall(self._best_S, true_S) <= 0:
+            self.kept = self._weights()
+        if true_S.mean() > self._best_S.mean():
+            self._best_S = true_S
+        alarm = None if judge is None else hacking_alarm(self.checks, config.watch)
+        self.alarms = self.alarms + 1 if alarm else 0
+        return alarm
+
+    def facts(self) -> dict[str, float]:
+        """The latest check, for the log."""
+        return {f"watch/{name}": value for name, value in self.checks[-1].items()} | {"watch/alarms": self.alarms}
+
+    def scores(self) -> dict[str, Tensor]:
+        """What a checkpoint needs beside `checks`, `alarms` and `kept`."""
+        if self._first_S is None or self._best_S is None:
+            return {}
+        return {"first": torch.from_numpy(self._first_S), "best": torch.from_numpy(self._best_S)}
+
+    def load(self, counters: Mapping[str, Any], kept: dict[str, Tensor], scores: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint."""
+        self.checks, self.alarms, self.kept = counters["checks"], counters["alarms"], kept
+        if scores:
+            self._first_S, self._best_S = scores["first"].numpy(), scores["best"].numpy()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in self._average.average.items()}
 
 
 def _rows_to_watch(practice: Practice, rows: list[int], count: int) -> list[int]:

@@ -171,7 +171,7 @@ def check_policy(
     plans: int,
     min_std: float,
     extended_comfort: bool,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], Array]:
     """Judge the policy's plans on fixed scenes twice: by the reward world model and truly.
 
     Args:
@@ -183,9 +183,10 @@ def check_policy(
         min_std: Floor of their sampling noise.
         extended_comfort: Whether the verdict compares with the plan of the frame before.
     Returns:
-        Of the deterministic plan: "true_epdms", "true/<sub-score>", and with a judge "predicted_reward" and
-        "predicted/<sub-score>". Of the sampled plans: "ensemble_deviation", "best_of_n_regret", and "rank_correlation"
-        where any scene's sampled plans differ in truth.
+        Figures, and [S] the true EPDMS of each scene's deterministic plan. The figures are, of that plan: "true_epdms",
+        "true/<sub-score>", and with a judge "predicted_reward" and "predicted/<sub-score>". Of the sampled plans:
+        "ensemble_deviation", "best_of_n_regret", and "rank_correlation" where any scene's sampled plans differ in
+        truth.
     """
     tokens = practice.encoded.rows(rows, practice_device(planner))
     deterministic = planner.plan(tokens)[:, None]
@@ -202,7 +203,7 @@ def check_policy(
         elif has_earlier.any():
             figures[f"true/{name}"] = float(column[has_earlier].mean())
     if judge is None:
-        return figures
+        return figures, true[:, 0]
     reward, facts = model_reward(judge, practice, rows, tokens, poses, before, pessimism_beta=0.0)
     predicted = reward.double().cpu().numpy()
     figures["predicted_reward"] = float(predicted[:, 0].mean())
@@ -213,4 +214,4 @@ def check_policy(
         figures["rank_correlation"] = correlation
     chosen = predicted.argmax(axis=1)
     figures["best_of_n_regret"] = float((true.max(axis=1) - true[np.arange(len(rows)), chosen]).mean())
-    return figures
+    return figures, true[:, 0]

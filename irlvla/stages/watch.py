@@ -12,6 +12,8 @@ from scipy.stats import rankdata
 
 from irlvla.types import Array
 
+_ONE_SIDED_95 = 1.645
+
 
 @dataclass(frozen=True)
 class WatchConfig:
@@ -24,7 +26,8 @@ class WatchConfig:
     plans: int = 8
     """Sampled plans a scene, for the rank correlation."""
     margin: float = 0.03
-    """How far true EPDMS may fall below its value at the start while the predicted reward stands above its own."""
+    """How far true EPDMS may fall below its value at the start while the predicted reward stands above its own; and it
+    must have fallen surely, see `sure_fall`."""
     least_rank_correlation: float = 0.2
     """Mean within-scene rank correlation below which the reward no longer tells good plans from bad ones."""
     patience: int = 2
@@ -57,17 +60,34 @@ def within_scene_rank_correlation(predicted_SG: Array | Sequence[Array], true_SG
     return round(float(np.mean(correlations)), 12) if correlations else float("nan")
 
 
+def sure_fall(before_S: Array, after_S: Array) -> float:
+    """How far a mean score has fallen at least, with 95 % confidence: the same scenes are compared one by one.
+
+    Args:
+        before_S: [S] scores.
+        after_S: [S] scores of the same scenes.
+    Returns:
+        Lower bound of the fall; not above 0 where it may be chance.
+    Example:
+        >>> sure_fall(np.array([1.0, 1.0, 0.0, 1.0]), np.array([1.0, 0.0, 1.0, 1.0])) > 0
+        False
+    """
+    fall_S = before_S - after_S
+    return float(fall_S.mean() - _ONE_SIDED_95 * fall_S.std(ddof=1) / np.sqrt(len(fall_S))) if len(fall_S) > 1 else 0.0
+
+
 def hacking_alarm(checks: Sequence[Mapping[str, float]], config: WatchConfig) -> str | None:
     """Why the latest check is alarming, or None.
 
     Args:
-        checks: All checks so far, oldest first, with "predicted_reward", "true_epdms" and, where it is known,
-            "rank_correlation".
+        checks: All checks so far, oldest first, with "predicted_reward", "true_epdms", "sure_fall" since the first
+            and, where it is known, "rank_correlation".
         config: Thresholds.
     """
     first, latest = checks[0], checks[-1]
     if (
         latest["true_epdms"] < first["true_epdms"] - config.margin
+        and latest["sure_fall"] > 0
         and latest["predicted_reward"] > first["predicted_reward"]
     ):
         return (
