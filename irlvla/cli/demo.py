@@ -28,7 +28,7 @@ class DemoOptions:
 
 
 MINUTES = {
-    "tiny": {"world": 2.0, "imitation": 8.0, "reward": 4.0, "ppo": 2.5, "evaluate": 1.0},
+    "tiny": {"world": 3.0, "imitation": 8.0, "reward": 4.0, "ppo": 2.5, "evaluate": 1.0},
     "quick": {"world": 0.4, "imitation": 0.6, "reward": 0.3, "ppo": 0.2, "evaluate": 0.3},
 }
 """Expected wall time of each step on 2 cores without GPU, for the announcement."""
