@@ -6,6 +6,7 @@ torch is imported by the learned ones alone, when they are made: evaluating plan
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from irlvla.model.driving_vla import DrivingVLA
     from irlvla.model.inputs import SceneInputs
 
+_LEAST_SHARED_WORK = 20_000_000
 BATCH_SCENES = 32
 
 
@@ -147,6 +149,7 @@ class LearnedPolicy:
         self.name = name or stage
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.vla: DrivingVLA = DrivingVLA.from_pretrained(weights).to(self.device).eval()
+        self._parameters = sum(tensor.numel() for tensor in self.vla.parameters())
         with (weights / "model.safetensors").open("rb") as file:
             self.weights_digest = hashlib.file_digest(file, "blake2b").hexdigest()[:32]
 
@@ -158,7 +161,7 @@ class LearnedPolicy:
         import torch
 
         parts = []
-        with torch.inference_mode():
+        with torch.inference_mode(), _threads_that_help(self._parameters * len(scenes)):
             for inputs in _inputs(self.vla, scenes, self.device):
                 tokens = self.vla.encode(inputs)
                 plans = self.vla.planner.plan(tokens)[:, None]
@@ -259,6 +262,19 @@ class BestOfN:
         plans = self.policy.plans(scenes, self.candidates)
         best = self.reward.predict(scenes, plans).argmax(axis=1)
         return plans[np.arange(len(scenes)), best]
+
+
+@contextmanager
+def _threads_that_help(work: int) -> Iterator[None]:
+    """One thread for a small piece of work (parameters times scenes): sharing it takes longer than doing it."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if work < _LEAST_SHARED_WORK else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _inputs(vla: "DrivingVLA", scenes: Sequence[Scene], device: str) -> "Iterator[SceneInputs]":

@@ -138,7 +138,7 @@ class Film:
         return image
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def _expose(
     image: NDArray[np.uint8], light: Floats, tone: Floats, grain: Floats, shift_u: int, shift_v: int, balance: Array,
     saturation: float, vignette: float, noise: float,
@@ -163,7 +163,7 @@ def _expose(
                 image[v, u, k] = np.uint8(min(255.0, max(0.0, shown)))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def _draw_rain(light: Floats, drops: Array, slant: float, strength: float, brightness: float) -> None:
     """Streaks of drops near the camera, `drops` [N, 4] in [0, 1): column, row, length, opacity."""
     height, width = light.shape[0], light.shape[1]

@@ -1,5 +1,6 @@
 """Where closed-loop driving happens: one network of a preset with its map, scenery and sensors."""
 
+import os
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,7 +77,7 @@ def open_place(preset: WorldPreset, index: int, seed: int, folder: Path) -> Plac
         city,
         load_map(root, spec.location),
         scenery,
-        SensorSuite(city, scenery, preset),
+        SensorSuite(city, scenery, preset, threads=min(len(preset.cameras), os.cpu_count() or 1)),
         obstacles,
     )
 

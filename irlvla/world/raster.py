@@ -212,7 +212,7 @@ def _clear(
             nearness[v, u] = value if below else 0.0
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def draw(
     ids: NDArray[np.int32],
     nearness: NDArray[np.float32],

@@ -1,6 +1,7 @@
 """What the ego vehicle's cameras and LiDARs see, written as sensor blobs."""
 
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,12 @@ class Look:
 class SensorSuite:
     """Cameras and LiDARs in one city."""
 
-    def __init__(self, city: City, scenery: Scenery, preset: WorldPreset) -> None:
+    def __init__(self, city: City, scenery: Scenery, preset: WorldPreset, *, threads: int = 1) -> None:
+        """
+        Args:
+            threads: Cameras drawn at the same time; more than one where nothing else works beside this suite.
+        """
+        self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self._city = city
         self._scenery = scenery
         self._preset = preset
@@ -117,9 +123,9 @@ class SensorSuite:
         cos, sin = np.cos(frame.ego_pose[2]), np.sin(frame.ego_pose[2])
         to_mesh = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
         foot = np.array([*place, -GROUND_Z_M])
-        planes = np.zeros((len(mesh.start) - 1, 3))
-        images = []
-        for name in self._preset.cameras:
+
+        def take(name: str) -> NDArray[np.uint8]:
+            planes = np.zeros((len(mesh.start) - 1, 3))
             camera = look.cameras[name]
             lens = lens_of(camera)
             view = lens.view(to_mesh @ camera.rotation_ego, to_mesh @ camera.translation_ego + foot)
@@ -134,8 +140,10 @@ class SensorSuite:
                 reflect_lamps(light, ids, lens.lookup, mesh, view, camera.intrinsic, camera.distortion, look.air.wet)
             # Named by token and camera, so that an image does not depend on which others are rendered.
             rng = np.random.default_rng([zlib.crc32(frame.token.encode()), CAMERA_NAMES.index(name), 31])
-            images.append(look.film.develop(light, rng))
-        return images
+            return look.film.develop(light, rng)
+
+        take_all = map if self._threads is None else self._threads.map
+        return list(take_all(take, self._preset.cameras))
 
     def sweep(self, frame: KeyFrame, look: Look, rng: np.random.Generator) -> NDArray[np.float32]:
         """The merged point cloud at a keyframe: [N, 6] x, y, z (m, ego frame), intensity, ring, LiDAR id."""

@@ -521,7 +521,7 @@ def _light_of(
         out[k] = out[k] * clear + air.horizon[k] * (1.0 - clear)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def shade(
     image: Floats, ids: NDArray[np.int32], lookup: NDArray[np.int32], rays: Floats, planes: Array,
     mesh: Mesh, view: View, pixel_rad: float, air: Air, maps: GroundMaps, noise: Floats,
@@ -585,7 +585,7 @@ def _hidden(ids: NDArray[np.int32], p: int, dx: float, dy: float, dz: float, vie
     return True
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def reflect_lamps(
     image: Floats, ids: NDArray[np.int32], lookup: NDArray[np.int32], mesh: Mesh, view: View, intrinsic: Array,
     distortion: Array, wet: float,

@@ -275,3 +275,12 @@ def test_an_image_does_not_depend_on_which_others_are_rendered() -> None:
     both, both_look = suite_and_look(replace(SMALL, cameras=("CAM_F0", "CAM_B0")), day())
     frame = moment(street(60.0))
     np.testing.assert_array_equal(alone.render(frame, alone_look)[0], both.render(frame, both_look)[1])
+
+
+def test_cameras_drawn_at_the_same_time_see_the_same() -> None:
+    preset = replace(SMALL, cameras=("CAM_F0", "CAM_L0", "CAM_B0"))
+    one, look = suite_and_look(preset, day(rain=0.6))
+    several = SensorSuite(street(60.0), NOTHING, preset, threads=3)
+    frame = moment(street(60.0))
+    for alone, together in zip(one.render(frame, look), several.render(frame, look), strict=True):
+        np.testing.assert_array_equal(alone, together)
