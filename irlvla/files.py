@@ -1,13 +1,15 @@
 """Writing files so that a reader finds the old one or the new one, never half of one, and a full disk is named."""
 
 import errno
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from irlvla.errors import RunError
+from irlvla.errors import DataError, RunError
 
 _NO_ROOM = {errno.ENOSPC: "is full", errno.EDQUOT: "has reached its quota", errno.EFBIG: "takes no file of this size"}
 
@@ -84,3 +86,23 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON value a line, without needless spaces."""
+    lines = (json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
+    write_text(path, "".join(line + "\n" for line in lines))
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file; none where there is no such file.
+
+    Raises:
+        DataError: The file is there but cannot be read.
+    """
+    if not path.is_file():
+        return []
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error

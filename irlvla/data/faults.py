@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from irlvla.errors import DataError
-from irlvla.files import write_text
+from irlvla.files import read_lines, write_json_lines
 
 FAULTS = {
     "hard braking": "deceleration, m/s²",
@@ -49,11 +49,8 @@ def write_faults(
 
     A line is `{"token": …, "faults": [{"kind": …, "from_s": …, "to_s": …, "amount": …}, …]}`.
     """
-    lines = [
-        json.dumps({"token": token, "faults": [asdict(fault) for fault in found]}, separators=(",", ":"))
-        for token, found in faults
-    ]
-    write_text(faults_path(root, data_split, log_name), "".join(line + "\n" for line in lines))
+    rows = ({"token": token, "faults": [asdict(fault) for fault in found]} for token, found in faults)
+    write_json_lines(faults_path(root, data_split, log_name), rows)
 
 
 def load_faults(root: Path, data_split: str, log_name: str) -> dict[str, tuple[HumanFault, ...]]:
@@ -63,14 +60,8 @@ def load_faults(root: Path, data_split: str, log_name: str) -> dict[str, tuple[H
         DataError: The file is there but damaged.
     """
     path = faults_path(root, data_split, log_name)
-    if not path.is_file():
-        return {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
     found = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             row = json.loads(line)
             faults = tuple(HumanFault(**fault) for fault in row["faults"])

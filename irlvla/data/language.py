@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from irlvla.errors import DataError
-from irlvla.files import write_text
+from irlvla.files import read_lines, write_json_lines
 from irlvla.types import INSTRUCTION, PLAN_POSES, PLAN_STEP_S, Array
 
 SPEED_WORDS = ("wait", "start", "stop", "slow down", "keep speed", "speed up")
@@ -159,15 +159,9 @@ def load_answers(root: Path, data_split: str, log_name: str) -> dict[str, Drivin
         DataError: The file is there but damaged.
     """
     path = answers_path(root, data_split, log_name)
-    if not path.is_file():
-        return {}
     answers = {}
     known = {field.name for field in fields(DrivingAnswer)}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             row = json.loads(line)
             answer = DrivingAnswer(**{"question": INSTRUCTION} | {key: row[key] for key in row if key in known})
@@ -181,9 +175,7 @@ def load_answers(root: Path, data_split: str, log_name: str) -> dict[str, Drivin
 
 def write_answers(root: Path, data_split: str, log_name: str, answers: Iterable[DrivingAnswer]) -> None:
     """Write the answers of one log beside its other data."""
-    path = answers_path(root, data_split, log_name)
-    lines = [json.dumps(asdict(answer), ensure_ascii=False, separators=(",", ":")) for answer in answers]
-    write_text(path, "".join(line + "\n" for line in lines))
+    write_json_lines(answers_path(root, data_split, log_name), map(asdict, answers))
 
 
 def answers_path(root: Path, data_split: str, log_name: str) -> Path:
@@ -193,8 +185,7 @@ def answers_path(root: Path, data_split: str, log_name: str) -> Path:
 def write_instructions(root: Path, data_split: str, log_name: str, plans: Iterable[InstructedPlan]) -> None:
     """Write the instructions of one log beside its answers: one JSON object a line, with the fields of
     `InstructedPlan`."""
-    lines = [json.dumps(asdict(plan), ensure_ascii=False, separators=(",", ":")) for plan in plans]
-    write_text(instructions_path(root, data_split, log_name), "".join(line + "\n" for line in lines))
+    write_json_lines(instructions_path(root, data_split, log_name), map(asdict, plans))
 
 
 def load_instructions(root: Path, data_split: str, log_name: str) -> dict[str, list[InstructedPlan]]:
@@ -204,14 +195,8 @@ def load_instructions(root: Path, data_split: str, log_name: str) -> dict[str, l
         DataError: The file is there but damaged.
     """
     path = instructions_path(root, data_split, log_name)
-    if not path.is_file():
-        return {}
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
     found: dict[str, list[InstructedPlan]] = {}
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             row = json.loads(line)
             row["poses"] = tuple((float(x), float(y), float(heading)) for x, y, heading in row["poses"])
