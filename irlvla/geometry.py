@@ -14,6 +14,8 @@ EGO_LENGTH_M = 5.176
 EGO_WIDTH_M = 2.297
 EGO_WHEEL_BASE_M = 3.089
 REAR_AXLE_TO_CENTER_M = 1.461
+EGO_FRONT_M = EGO_LENGTH_M / 2 + REAR_AXLE_TO_CENTER_M
+"""Front bumper ahead of the rear axle."""
 GROUND_Z_M = -0.35
 """Height of the street in the ego frame, whose origin is the rear axle; measured at the boxes of nuPlan's logs."""
 

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from irlvla.data.language import meta_action
 from irlvla.data.maps import CityMap
 from irlvla.data.scenes import human_plan
-from irlvla.geometry import EGO_LENGTH_M, EGO_WIDTH_M, REAR_AXLE_TO_CENTER_M, box_corners, world_to_ego, wrap_angle
+from irlvla.geometry import (
+    EGO_FRONT_M,
+    EGO_WIDTH_M,
+    box_corners,
+    world_to_ego,
+    wrap_angle,
+)
 from irlvla.simulation.observation import boxes_in_world
 from irlvla.types import COMMANDS, OBJECT_TYPES, PLAN_POSES, Array, Scene
 
@@ -57,10 +63,9 @@ INTERACTIONS = (
 """
 
 LIGHTS = ("red", "green", "none")
-_FRONT_M = REAR_AXLE_TO_CENTER_M + EGO_LENGTH_M / 2
 _HALF_WIDTH_M = EGO_WIDTH_M / 2
 _WAY_STEP_M = 0.5
-_WAY_M = _FRONT_M + LEADER_REACH_M + 10.0
+_WAY_M = EGO_FRONT_M + LEADER_REACH_M + 10.0
 _LEAST_WAY_M = 25.0
 _JOINS_CENTERLINE_M = 3.0
 _JOINS_CENTERLINE_RAD = np.radians(60)
@@ -279,8 +284,8 @@ def _leader_gap_m(way: _Way, around: _Around) -> float | None:
     along, _, heading = way.project(boxes[:, :2])
     in_the_way = (right < _HALF_WIDTH_M) & (left > -_HALF_WIDTH_M)
     same_way = np.abs(wrap_angle(boxes[:, 2] - heading)) < _SAME_WAY_RAD
-    gaps = rear - _FRONT_M
-    leads = in_the_way & same_way & (along > _FRONT_M) & (gaps <= LEADER_REACH_M)
+    gaps = rear - EGO_FRONT_M
+    leads = in_the_way & same_way & (along > EGO_FRONT_M) & (gaps <= LEADER_REACH_M)
     return max(0.0, float(gaps[leads].min())) if leads.any() else None
 
 
@@ -293,7 +298,7 @@ def _next_light(way: _Way, scene: Scene, city_map: CityMap) -> str:
     starts = np.array([city_map.discrete_path(lane)[0] for lane in lanes])
     starts = world_to_ego(starts, scene.now.ego_pose_world)
     along, beside, heading = way.project(starts[:, :2])
-    ahead_m = along - _FRONT_M
+    ahead_m = along - EGO_FRONT_M
     turned = np.abs(wrap_angle(starts[:, 2] - heading))
     # A bumper may stand a little over its stop line.
     on_way = (ahead_m > -1.0) & (ahead_m <= LIGHT_REACH_M)
@@ -331,7 +336,7 @@ def _sightings(scene: Scene) -> _Seen:
 def _on_the_way(way: _Way, seen: _Seen, driven_m: Array) -> tuple[bool, bool]:
     """Whether somebody moves across the way ahead, and whether a pedestrian is near it, at any time."""
     along, beside, heading = way.project(seen.poses[:, :2])
-    ahead_m = along - driven_m[seen.frame] - _FRONT_M
+    ahead_m = along - driven_m[seen.frame] - EGO_FRONT_M
     turned = np.abs(wrap_angle(seen.poses[:, 2] - heading))
     across = (seen.types != _PEDESTRIAN) & (seen.speed_mps > MOVING_MPS)
     across &= (turned > _ACROSS_RAD[0]) & (turned < _ACROSS_RAD[1])
@@ -359,7 +364,7 @@ def _passed(way: _Way, lane: _Way, around: _Around, travel_m: float, scene: Scen
     _, right, left = _extents(lane, boxes)
     in_the_way = (right < _HALF_WIDTH_M) & (left > -_HALF_WIDTH_M)
     along, beside, _ = way.project(boxes[:, :2])
-    passed = in_the_way & (along > 0.0) & (along < travel_m + _FRONT_M) & (np.abs(beside) < ONCOMING_BESIDE_M)
+    passed = in_the_way & (along > 0.0) & (along < travel_m + EGO_FRONT_M) & (np.abs(beside) < ONCOMING_BESIDE_M)
     return any(_stays(scene, int(row)) for row in rows[passed & stands[rows]]), bool((passed & works[rows]).any())
 
 

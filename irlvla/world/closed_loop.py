@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from irlvla.data.logs import frame_from_record
 from irlvla.data.sensors import write_point_cloud
 from irlvla.errors import RunError
-from irlvla.geometry import EGO_LENGTH_M, EGO_WHEEL_BASE_M, REAR_AXLE_TO_CENTER_M, wrap_angle
+from irlvla.geometry import EGO_FRONT_M, EGO_LENGTH_M, EGO_WHEEL_BASE_M, wrap_angle
 from irlvla.simulation.bicycle import AX, HEADING, STEERING, VX, YAW_ACCELERATION, YAW_RATE, X, Y
 from irlvla.simulation.reference import reference_poses
 from irlvla.simulation.tracker import simulate
@@ -354,11 +354,13 @@ class ClosedLoop:
         """Half a second along simulated states, of which the first is now."""
         assert self.traffic is not None
         offset = self.place.city.offset
-        front_m = REAR_AXLE_TO_CENTER_M + EGO_LENGTH_M / 2
         moments = []
         for step in range(1, FRAME_STEPS + 1):
             x, y, heading = states[step, :3]
-            front = (float(x + front_m * np.cos(heading) - offset[0]), float(y + front_m * np.sin(heading) - offset[1]))
+            front = (
+                float(x + EGO_FRONT_M * np.cos(heading) - offset[0]),
+                float(y + EGO_FRONT_M * np.sin(heading) - offset[1]),
+            )
             snapshot = self.traffic.step(front, float(heading), on_route=not self._lost_steps[1])
             moments.append(Moment(snapshot, states[step]))
         return moments

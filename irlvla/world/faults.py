@@ -10,8 +10,7 @@ from shapely.geometry.base import BaseGeometry
 
 from irlvla.data.faults import HumanFault, write_faults
 from irlvla.geometry import (
-    EGO_LENGTH_M,
-    REAR_AXLE_TO_CENTER_M,
+    EGO_FRONT_M,
     box_corners,
     ego_boxes,
     world_to_ego,
@@ -34,7 +33,6 @@ OVER_LINE_M = 0.1
 OVER_KERB_M = 0.05
 
 _SHORTEST_S = {"hard braking": 0.3, "tailgating": 1.0, "over the line": 0.3, "cut corner": 0.2}
-_FRONT_M = EGO_LENGTH_M / 2 + REAR_AXLE_TO_CENTER_M
 _TURN_RAD = np.radians(50.0)
 _LANE_CHANGE_STEPS = 40
 # Half the length of road works, and the way into the lane beside them and back.
@@ -123,7 +121,7 @@ def _tailgating(index: TrafficIndex, drive: Drive, steps: NDArray[np.int64], pos
         if not len(near):
             continue
         x, y, turned = world_to_ego(near[:, :3], poses[k]).T
-        gap_m = x - near[:, 3] / 2 - _FRONT_M
+        gap_m = x - near[:, 3] / 2 - EGO_FRONT_M
         ahead = (np.abs(y) < 1.2) & (np.abs(turned) < 0.5) & (gap_m > 0.0)
         if ahead.any():
             gap_s = float(gap_m[ahead].min()) / speed[k]
@@ -142,7 +140,7 @@ def _at_lights(
 ) -> dict[str, Array]:
     """Crossing a stop line on late yellow, and standing beyond one at red."""
     late, beyond = np.zeros(len(steps)), np.zeros(len(steps))
-    front = poses[:, :2] + _FRONT_M * np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
+    front = poses[:, :2] + EGO_FRONT_M * np.stack([np.cos(poses[:, 2]), np.sin(poses[:, 2])], axis=1)
     signalled = {c.sumo_lanes[0]: c for c in city.connectors if c.signal is not None and c.sumo_lanes}
     entering = [k for k in range(1, len(lanes)) if str(lanes[k]) in signalled and lanes[k] != lanes[k - 1]]
     for entered in entering:

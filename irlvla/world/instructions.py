@@ -26,14 +26,13 @@ from irlvla.data.language import (
 from irlvla.data.maps import CityMap, load_map
 from irlvla.data.scenes import human_plan, open_scenes
 from irlvla.data.splits import SceneFilter, Split
-from irlvla.geometry import EGO_WIDTH_M, world_to_ego
+from irlvla.geometry import EGO_FRONT_M, EGO_WIDTH_M, world_to_ego
 from irlvla.scoring.context import ScoringContext, build_context, build_contexts
 from irlvla.scoring.epdms import epdms
 from irlvla.scoring.score import score
 from irlvla.scoring.workers import Workers, run_tasks
 from irlvla.types import PLAN_POSES, Array, Scene, SubScores
 from irlvla.world.ways import (
-    EGO_FRONT_M,
     MAX_CURVATURE,
     WAY_M,
     Direction,

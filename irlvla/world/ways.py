@@ -13,13 +13,12 @@ from scipy.interpolate import CubicHermiteSpline
 from scipy.ndimage import gaussian_filter1d
 
 from irlvla.data.maps import CityMap
-from irlvla.geometry import EGO_LENGTH_M, EGO_WHEEL_BASE_M, EGO_WIDTH_M, REAR_AXLE_TO_CENTER_M, wrap_angle
+from irlvla.geometry import EGO_FRONT_M, EGO_WHEEL_BASE_M, EGO_WIDTH_M, wrap_angle
 from irlvla.simulation.observation import Tracks
 from irlvla.types import ROLLOUT_STATES, ROLLOUT_STEP_S, Array
 
 Direction = Literal["left", "straight", "right"]
 
-EGO_FRONT_M = EGO_LENGTH_M / 2 + REAR_AXLE_TO_CENTER_M
 STRAIGHT_RAD = np.radians(30.0)
 """A way through a junction that turns by less goes straight on."""
 WAY_M = 150.0
