@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irlvla.data.logs import frame_from_record
-from irlvla.data.sensors import write_point_cloud
 from irlvla.errors import RunError
 from irlvla.geometry import EGO_FRONT_M, EGO_LENGTH_M, EGO_WHEEL_BASE_M, wrap_angle
 from irlvla.simulation.bicycle import AX, HEADING, STEERING, VX, YAW_ACCELERATION, YAW_RATE, X, Y
@@ -39,7 +38,7 @@ from irlvla.world.logs import (
 from irlvla.world.motion import STEP_S, Track, vehicle_track
 from irlvla.world.place import Place
 from irlvla.world.referee import Judgement, Objects, Referee
-from irlvla.world.sensors import Look, jpeg
+from irlvla.world.sensors import Look
 
 Image = NDArray[np.uint8]
 
@@ -406,16 +405,7 @@ class ClosedLoop:
             for path in (*(camera.image_path for camera in past.cameras.values()), past.lidar_path):
                 if path is not None:
                     path.unlink(missing_ok=True)
-        preset = self.place.preset
-        images = self.place.sensors.render(key_frame, self.look)
-        for name, image in zip(preset.cameras, images, strict=True):
-            path = frame.cameras[name].image_path
-            assert path is not None
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(jpeg(image, self.look))
-        if frame.lidar_path is not None:
-            frame.lidar_path.parent.mkdir(parents=True, exist_ok=True)
-            write_point_cloud(frame.lidar_path, self.place.sensors.sweep(key_frame, self.look, self._noise))
+        self.place.sensors.write_frame(key_frame, self.look, self._blobs / self.name, self._noise)
         return frame
 
     def _frame(self, moment: Moment, number: int) -> tuple[KeyFrame, Frame]:

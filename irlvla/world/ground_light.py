@@ -36,6 +36,10 @@ class GroundLight:
         self._lamps = lamps
         self._air = air
         self._noise = noise
+        # Where the sun throws the middle of each shape's shadow, and how far around there it may reach.
+        slope = air.sun[:2] / air.sun[2]
+        self._shadow_middle = street.center[:, :2] - street.center[:, 2:] * slope
+        self._shadow_reach = street.radius * (1 + np.hypot(*slope))
         self._tiles: dict[tuple[int, int], Floats] = {}
 
     @property
@@ -76,18 +80,15 @@ class GroundLight:
         if (i, j) not in self._tiles:
             cells = round(TILE_M / CELL_M)
             tile = np.full((cells, cells), NOTHING, dtype=np.float32)
-            mesh, sun = self._street, self._air.sun
-            slope = sun[:2] / sun[2]
-            middle = mesh.center[:, :2] - mesh.center[:, 2:] * slope
-            reach = mesh.radius * (1 + np.hypot(*slope)) + TILE_M * 0.75
-            off = np.abs(middle - [(i + 0.5) * TILE_M, (j + 0.5) * TILE_M]).max(axis=1)
-            chosen = np.flatnonzero(off < reach)
-            _cast(tile, i * TILE_M, j * TILE_M, mesh, chosen[chosen >= mesh.flat], sun, self._noise)
+            off = np.abs(self._shadow_middle - [(i + 0.5) * TILE_M, (j + 0.5) * TILE_M]).max(axis=1)
+            chosen = np.flatnonzero(off < self._shadow_reach + TILE_M * 0.75)
+            chosen = chosen[chosen >= self._street.flat]
+            _cast(tile, i * TILE_M, j * TILE_M, self._street, chosen, self._air.sun, self._noise)
             self._tiles[i, j] = tile
         return self._tiles[i, j]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def _cast(
     caster: Floats, left: float, low: float, mesh: Mesh, chosen: NDArray[np.int64], sun: Array, noise: Floats
 ) -> None:
@@ -165,7 +166,7 @@ def _cast(
                         caster[v, u] = height
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def _shine(lit: Floats, left: float, low: float, lamps: Array, beams: Array, share: float) -> None:
     rows, columns = lit.shape[0], lit.shape[1]
     reach = int(LAMP_REACH_M / LAMP_CELL_M)

@@ -29,7 +29,6 @@ from irlvla.world.raster import (
     View,
     blank,
     draw,
-    nearest_first,
 )
 from irlvla.world.rig import LIDARS, MountedLidar
 
@@ -88,19 +87,20 @@ _MOUNTED = tuple((lidar, _faces(lidar)) for lidar in LIDARS)
 
 
 def sweep(
-    mesh: Mesh, place: Array, heading: float, weather: Weather, noise: Floats, rng: np.random.Generator,
+    mesh: Mesh, order: NDArray[np.int64], place: Array, heading: float, weather: Weather, noise: Floats,
+    rng: np.random.Generator,
 ) -> NDArray[np.float32]:  # fmt: skip
     """All LiDARs' points of one moment.
 
     Args:
         mesh: Everything near, street level at height 0.
+        order: Its shapes in drawing order.
         place: [2] rear axle in the frame of the mesh.
         heading: Of the ego.
     Returns:
         [N, 6] x, y, z (m, ego frame), intensity (0-255), ring, LiDAR id; rays without return are left out.
     """
     cos, sin = np.cos(heading), np.sin(heading)
-    order = nearest_first(mesh, *place)
     # The ego itself is not seen.
     x, y = mesh.center[order, 0] - place[0], mesh.center[order, 1] - place[1]
     along, across = cos * x + sin * y - REAR_AXLE_TO_CENTER_M, cos * y - sin * x
@@ -134,7 +134,7 @@ def sweep(
     return np.concatenate(clouds)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def _echoes(
     points: Floats, ids: NDArray[np.int32], planes: Array, mesh: Mesh, view: View, rays: Floats, luck: Floats,
     range_m: float, rain: float, wet: float, haze_m: float,

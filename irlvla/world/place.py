@@ -77,7 +77,7 @@ def open_place(preset: WorldPreset, index: int, seed: int, folder: Path) -> Plac
         city,
         load_map(root, spec.location),
         scenery,
-        SensorSuite(city, scenery, preset, threads=min(len(preset.cameras), os.cpu_count() or 1)),
+        SensorSuite(city, scenery, preset, threads=os.cpu_count() or 1),
         obstacles,
     )
 

@@ -116,7 +116,7 @@ class MeshBuilder:
         )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def near_shapes(center: Array, radius: Array, reach: Array, x: float, y: float, share: float) -> NDArray[np.int64]:
     """Indices of the shapes within their reach (times `share`) of a place, in their order."""
     found = np.empty(len(radius), dtype=np.int64)
@@ -196,7 +196,7 @@ def blank(view: View) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     return ids, nearness
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def _clear(
     ids: NDArray[np.int32], nearness: NDArray[np.float32], rotation: Array, height_m: float, focal: float,
     center_column: float, center_row: float,
@@ -364,7 +364,7 @@ def draw(
                             ids[v, u] = p
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def _is_bar(
     detail: Array, ray_x: float, ray_y: float, near: float, rotation: Array, origin: Array, focal: float, u: int, v: int
 ) -> bool:
@@ -384,7 +384,7 @@ def _is_bar(
     return s < 0.22
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", nogil=True)
 def _draw_blob(
     ids: NDArray[np.int32], nearness: NDArray[np.float32], blob: Array, material: int, seed: float, number: int,
     view: View, mx: float, my: float, mz: float, noise: NDArray[np.float32],
@@ -407,9 +407,13 @@ def _draw_blob(
     if outside <= 0.0:
         return
     leafy = material == FOLIAGE
+    # Samples that show something nearer than any point of the blob; the margin is for rounding.
+    nearest = 1.001 / (mz - largest) if mz - largest > NEAR_M else np.inf
     for v in range(max(0, top), min(rows, bottom)):
         ry = (v - cv) / focal
         for u in range(max(0, left), min(columns, right)):
+            if nearness[v, u] > nearest:
+                continue
             rx = (u - cu) / focal
             dx = (rotation[0, 0] * rx + rotation[0, 1] * ry + rotation[0, 2]) / flat
             dy = (rotation[1, 0] * rx + rotation[1, 1] * ry + rotation[1, 2]) / flat

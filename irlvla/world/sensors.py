@@ -1,9 +1,12 @@
 """What the ego vehicle's cameras and LiDARs see, written as sensor blobs."""
 
 import zlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import simplejpeg
@@ -27,6 +30,7 @@ from irlvla.world.shading import Air, GroundMaps, air_of, noise_texture, reflect
 from irlvla.world.street import SignalHead, StreetLook, add_signals, build_street, look_of_street
 
 Array = NDArray[np.float64]
+T = TypeVar("T")
 
 EGO_SIZE_M = (EGO_LENGTH_M, 2.0, 1.58)
 """Body without mirrors and, since the cameras stand on brackets ahead of it, without the roof's crown."""
@@ -55,7 +59,7 @@ class SensorSuite:
     def __init__(self, city: City, scenery: Scenery, preset: WorldPreset, *, threads: int = 1) -> None:
         """
         Args:
-            threads: Cameras drawn at the same time; more than one where nothing else works beside this suite.
+            threads: Sensors at work at the same time; more than one where nothing else works beside this suite.
         """
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self._city = city
@@ -65,7 +69,7 @@ class SensorSuite:
         seed = zlib.crc32(f"{city.location}/{len(city.lanes)}/{len(scenery.trees)}".encode())
         self._street = build_street(city, scenery, seed)
         self._noise = noise_texture()
-        self._prepared: tuple[KeyFrame, Look, Mesh, GroundMaps] | None = None
+        self._prepared: tuple[KeyFrame, Look, Mesh, NDArray[np.int64], GroundMaps] | None = None
 
     def random_look(self, rng: np.random.Generator, log_name: str) -> Look:
         """Draw the look of one log: weather, light, palettes, the camera's response.
@@ -102,59 +106,81 @@ class SensorSuite:
             log_name: Its vehicle carries the cameras.
             lidar: False leaves out point clouds even where the preset has them.
         """
-        lidar = lidar and self._preset.lidar
         look = self.random_look(rng, log_name)
-        for name in self._preset.cameras:
-            (blobs / name).mkdir(parents=True, exist_ok=True)
-        if lidar:
-            (blobs / "MergedPointCloud").mkdir(parents=True, exist_ok=True)
         for frame in frames:
-            images = self.render(frame, look)
-            for name, image in zip(self._preset.cameras, images, strict=True):
-                (blobs / name / f"{frame.token}.jpg").write_bytes(jpeg(image, look))
-            if lidar:
-                write_point_cloud(blobs / "MergedPointCloud" / f"{frame.token}.pcd", self.sweep(frame, look, rng))
+            self.write_frame(frame, look, blobs, rng, lidar=lidar)
+
+    def write_frame(
+        self, frame: KeyFrame, look: Look, blobs: Path, rng: np.random.Generator, *, lidar: bool = True
+    ) -> None:
+        """Render one keyframe's images and point cloud into a log's sensor folder.
+
+        Args:
+            rng: Decides the noise of the point cloud.
+            lidar: False leaves out the point cloud even where the preset has one.
+        """
+        # Once, before the sensors go to work at the same time.
+        self._surroundings(frame, look)
+
+        def write_image(name: str) -> None:
+            path = blobs / name / f"{frame.token}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(jpeg(self._image(name, frame, look), look))
+
+        def write_sweep() -> None:
+            path = blobs / "MergedPointCloud" / f"{frame.token}.pcd"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_point_cloud(path, self.sweep(frame, look, rng))
+
+        tasks = [partial(write_image, name) for name in self._preset.cameras]
+        if lidar and self._preset.lidar:
+            # First, because it takes longest.
+            tasks.insert(0, write_sweep)
+        self._do(tasks)
 
     def render(self, frame: KeyFrame, look: Look) -> list[NDArray[np.uint8]]:
         """Images [H, W, 3] RGB of the preset's cameras at a keyframe."""
-        mesh, maps = self._surroundings(frame, look)
+        self._surroundings(frame, look)
+        return self._do([partial(self._image, name, frame, look) for name in self._preset.cameras])
+
+    def _image(self, name: str, frame: KeyFrame, look: Look) -> NDArray[np.uint8]:
+        """What a camera stores of a keyframe, [H, W, 3] RGB."""
+        mesh, order, maps = self._surroundings(frame, look)
         place = frame.ego_pose[:2] - self._city.offset
-        order = nearest_first(mesh, *place)
         cos, sin = np.cos(frame.ego_pose[2]), np.sin(frame.ego_pose[2])
         to_mesh = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
         foot = np.array([*place, -GROUND_Z_M])
+        planes = np.zeros((len(mesh.start) - 1, 3))
+        camera = look.cameras[name]
+        lens = lens_of(camera)
+        view = lens.view(to_mesh @ camera.rotation_ego, to_mesh @ camera.translation_ego + foot)
+        ids, nearness = blank(view)
+        draw(ids, nearness, planes, mesh, order, view, self._noise)
+        light = np.empty((camera.height_px, camera.width_px, 3), dtype=np.float32)
+        shade(
+            light, ids, lens.lookup, lens.rays, planes, mesh, view, lens.pixel_rad, look.air, maps, self._noise,
+        )  # fmt: skip
+        if look.air.wet > 0:
+            reflect_lamps(light, ids, lens.lookup, mesh, view, camera.intrinsic, camera.distortion, look.air.wet)
+        # Named by token and camera, so that an image does not depend on which others are rendered.
+        rng = np.random.default_rng([zlib.crc32(frame.token.encode()), CAMERA_NAMES.index(name), 31])
+        return look.film.develop(light, rng)
 
-        def take(name: str) -> NDArray[np.uint8]:
-            planes = np.zeros((len(mesh.start) - 1, 3))
-            camera = look.cameras[name]
-            lens = lens_of(camera)
-            view = lens.view(to_mesh @ camera.rotation_ego, to_mesh @ camera.translation_ego + foot)
-            ids, nearness = blank(view)
-            draw(ids, nearness, planes, mesh, order, view, self._noise)
-            light = np.empty((camera.height_px, camera.width_px, 3), dtype=np.float32)
-            shade(
-                light, ids, lens.lookup, lens.rays, planes, mesh, view, lens.pixel_rad, look.air, maps,
-                self._noise,
-            )  # fmt: skip
-            if look.air.wet > 0:
-                reflect_lamps(light, ids, lens.lookup, mesh, view, camera.intrinsic, camera.distortion, look.air.wet)
-            # Named by token and camera, so that an image does not depend on which others are rendered.
-            rng = np.random.default_rng([zlib.crc32(frame.token.encode()), CAMERA_NAMES.index(name), 31])
-            return look.film.develop(light, rng)
-
-        take_all = map if self._threads is None else self._threads.map
-        return list(take_all(take, self._preset.cameras))
+    def _do(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
+        """Results of tasks, done at the same time where the suite has threads."""
+        do_all = map if self._threads is None else self._threads.map
+        return list(do_all(lambda task: task(), tasks))
 
     def sweep(self, frame: KeyFrame, look: Look, rng: np.random.Generator) -> NDArray[np.float32]:
         """The merged point cloud at a keyframe: [N, 6] x, y, z (m, ego frame), intensity, ring, LiDAR id."""
-        mesh, _ = self._surroundings(frame, look)
+        mesh, order, _ = self._surroundings(frame, look)
         place = frame.ego_pose[:2] - self._city.offset
         return lidars.sweep(
-            mesh, place, float(frame.ego_pose[2]), look.appearance.weather, self._noise, rng,
+            mesh, order, place, float(frame.ego_pose[2]), look.appearance.weather, self._noise, rng,
         )  # fmt: skip
 
-    def _surroundings(self, frame: KeyFrame, look: Look) -> tuple[Mesh, GroundMaps]:
-        """All shapes near the ego, with their shadows; kept for the other sensors of the same keyframe."""
+    def _surroundings(self, frame: KeyFrame, look: Look) -> tuple[Mesh, NDArray[np.int64], GroundMaps]:
+        """All shapes near the ego, their drawing order and shadows; kept for all sensors of the same keyframe."""
         if self._prepared is not None and self._prepared[0] is frame and self._prepared[1] is look:
             return self._prepared[2:]
         place = frame.ego_pose[:2] - self._city.offset
@@ -166,8 +192,9 @@ class SensorSuite:
         here = street._replace(material=look.street.material)
         mesh = join_meshes(here, near, look.street.colour, look.street.detail, moving)
         maps = look.ground.maps(place[0], place[1], moving, vehicles, beams)
-        self._prepared = (frame, look, mesh, maps)
-        return mesh, maps
+        order = nearest_first(mesh, place[0], place[1])
+        self._prepared = (frame, look, mesh, order, maps)
+        return mesh, order, maps
 
     def _moving(self, frame: KeyFrame, look: Look) -> tuple[Mesh, Array, Array]:
         """What may be elsewhere in the next frame; outlines of vehicles; headlights and tail lights."""

@@ -4,7 +4,7 @@ A pixel that sees one shape is coloured once; one that sees several is the mean 
 at little cost.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -39,6 +39,14 @@ NOISE_SIZE = 256
 SKYLINE_COLUMNS = 512
 HOUSE, SHOP, OFFICE, BLIND = range(4)
 """What a facade belongs to: the last number of its detail."""
+
+
+_KERNEL: dict[str, Any] = {"cache": True, "error_model": "numpy", "nogil": True, "_nrt": False}
+"""How numba compiles what runs for every pixel.
+
+Without numba's own memory management it can allocate nothing, but need not count references to the arrays of mesh, air
+and maps wherever one is read: that took more than half of the time, and threads got in each other's way over the counts.
+"""
 
 
 class Air(NamedTuple):
@@ -127,7 +135,7 @@ def air_of(look: Appearance) -> Air:
     )  # fmt: skip
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(**_KERNEL)
 def _hash(a: int, b: int, c: int) -> float:
     """A number in [0, 1) that depends on three whole numbers."""
     n = (a * 374761393 + b * 668265263 + c * 974634613 + 12345) & 0x7FFFFFFF
@@ -136,7 +144,7 @@ def _hash(a: int, b: int, c: int) -> float:
     return float((n >> 7) & 0xFFFF) / 65536.0
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(**_KERNEL)
 def _texture(noise: Floats, layer: int, x: float, y: float) -> float:
     """Noise at a place, between its texels."""
     i, j = np.floor(x), np.floor(y)
@@ -148,13 +156,13 @@ def _texture(noise: Floats, layer: int, x: float, y: float) -> float:
     return low + t * (high - low)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(**_KERNEL)
 def _inside(half: float, offset: float, footprint: float) -> float:
     """Share of a pixel of width `footprint` that lies within `half` of a middle."""
     return min(1.0, max(0.0, (half - abs(offset)) / footprint + 0.5))
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@numba.njit(**_KERNEL, inline="always")
 def _sky(air: Air, noise: Floats, x: float, y: float, z: float, detailed: bool) -> tuple[float, float, float]:
     """Radiance of the sky in a unit direction; without clouds and skyline unless `detailed`."""
     up = max(0.0, z)
@@ -204,7 +212,7 @@ def _sky(air: Air, noise: Floats, x: float, y: float, z: float, detailed: bool) 
     return r, g, b
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@numba.njit(**_KERNEL, inline="always")
 def _sunlit(maps: GroundMaps, air: Air, x: float, y: float, z: float) -> float:
     """Share of the sun that reaches a place."""
     slope_x, slope_y = air.sun[0] / air.sun[2], air.sun[1] / air.sun[2]
@@ -228,7 +236,7 @@ def _sunlit(maps: GroundMaps, air: Air, x: float, y: float, z: float) -> float:
     return low + t * (high - low)
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@numba.njit(**_KERNEL, inline="always")
 def _lamplight(maps: GroundMaps, x: float, y: float, channel: int) -> float:
     u, v = (x - maps.lit_x) / maps.lit_cell_m - 0.5, (y - maps.lit_y) / maps.lit_cell_m - 0.5
     rows, columns = maps.lit.shape[0], maps.lit.shape[1]
@@ -241,7 +249,7 @@ def _lamplight(maps: GroundMaps, x: float, y: float, channel: int) -> float:
     return low + t * (high - low)
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@numba.njit(**_KERNEL, inline="always")
 def _facade(
     detail: Array, air: Air, noise: Floats, x: float, y: float, z: float, footprint: float, base: Array
 ) -> tuple[float, float, float, float, float]:
@@ -329,12 +337,12 @@ def _facade(
     return r, g, b, mirror, shine
 
 
-@numba.njit(cache=True, error_model="numpy", inline="always")
+@numba.njit(**_KERNEL, inline="always")
 def _light_of(
     p: int, ray_x: float, ray_y: float, mesh: Mesh, planes: Array, rotation: Array, origin: Array, pixel_rad: float,
-    air: Air, maps: GroundMaps, noise: Floats, out: Array,
-) -> None:  # fmt: skip
-    """Radiance that comes along a ray (x, y, 1) of the camera from shape `p`, into `out`."""
+    air: Air, maps: GroundMaps, noise: Floats,
+) -> tuple[float, float, float]:  # fmt: skip
+    """Radiance that comes along a ray (x, y, 1) of the camera from shape `p`."""
     wx = rotation[0, 0] * ray_x + rotation[0, 1] * ray_y + rotation[0, 2]
     wy = rotation[1, 0] * ray_x + rotation[1, 1] * ray_y + rotation[1, 2]
     wz = rotation[2, 0] * ray_x + rotation[2, 1] * ray_y + rotation[2, 2]
@@ -342,8 +350,7 @@ def _light_of(
     polygons = len(mesh.start) - 1
     level = p == LAND or (0 <= p < mesh.flat)
     if p == SKY or (level and wz > -1e-4 * size):
-        out[0], out[1], out[2] = _sky(air, noise, wx / size, wy / size, max(wz / size, 0.0), True)
-        return
+        return _sky(air, noise, wx / size, wy / size, max(wz / size, 0.0), True)
     nx, ny, nz = 0.0, 0.0, 1.0
     shade_x, shade_y, shade_z = 0.0, 0.0, 0.0
     if level:
@@ -376,9 +383,11 @@ def _light_of(
     if material == GLOW:
         strength = mesh.detail[p, 0] / air.gain
         through = np.sqrt(clear)
-        for k in range(3):
-            out[k] = mesh.colour[p, k] * strength * through + air.horizon[k] * (1.0 - clear)
-        return
+        return (
+            mesh.colour[p, 0] * strength * through + air.horizon[0] * (1.0 - clear),
+            mesh.colour[p, 1] * strength * through + air.horizon[1] * (1.0 - clear),
+            mesh.colour[p, 2] * strength * through + air.horizon[2] * (1.0 - clear),
+        )
 
     # What the surface is.
     r, g, b = 0.3, 0.3, 0.3
@@ -486,17 +495,18 @@ def _light_of(
         open_sky *= 0.78 + 0.11 * z
     night = air.lamps > 0.0 and maps.lit.shape[0] > 0
     fall = 1.0 / (1.0 + 0.09 * z * z)
-    colours = (r, g, b)
-    for k in range(3):
-        light = (air.ground_light[k] + up * (air.sky_light[k] - air.ground_light[k])) * open_sky
-        light += sun * air.sun_light[k]
-        if night:
-            light += _lamplight(maps, x + 0.2 * nx, y + 0.2 * ny, k) * fall * (1.25 if material == PAINT else 1.0)
-        out[k] = colours[k] * light
+    boost = 1.25 if material == PAINT else 1.0
+    lamp_x, lamp_y = x + 0.2 * nx, y + 0.2 * ny
+    light_r = (air.ground_light[0] + up * (air.sky_light[0] - air.ground_light[0])) * open_sky + sun * air.sun_light[0]
+    light_g = (air.ground_light[1] + up * (air.sky_light[1] - air.ground_light[1])) * open_sky + sun * air.sun_light[1]
+    light_b = (air.ground_light[2] + up * (air.sky_light[2] - air.ground_light[2])) * open_sky + sun * air.sun_light[2]
+    if night:
+        light_r += _lamplight(maps, lamp_x, lamp_y, 0) * fall * boost
+        light_g += _lamplight(maps, lamp_x, lamp_y, 1) * fall * boost
+        light_b += _lamplight(maps, lamp_x, lamp_y, 2) * fall * boost
+    r, g, b = r * light_r, g * light_g, b * light_b
     if shine > 0.0:
-        out[0] += 1.0 * shine / air.gain
-        out[1] += 0.78 * shine / air.gain
-        out[2] += 0.42 * shine / air.gain
+        r, g, b = r + 1.0 * shine / air.gain, g + 0.78 * shine / air.gain, b + 0.42 * shine / air.gain
     if mirror > 0.0:
         dot = 2.0 * (wx * nx + wy * ny + wz * nz) / size
         mx, my, mz = wx / size - dot * nx, wy / size - dot * ny, wz / size - dot * nz
@@ -508,20 +518,18 @@ def _light_of(
         else:
             e0, e1, e2 = 0.16 * air.sky_light[0], 0.16 * air.sky_light[1], 0.16 * air.sky_light[2]
         mirror = min(0.95, mirror)
-        out[0] += mirror * (e0 - out[0] * (0.6 if level else 0.3))
-        out[1] += mirror * (e1 - out[1] * (0.6 if level else 0.3))
-        out[2] += mirror * (e2 - out[2] * (0.6 if level else 0.3))
+        covered = 0.6 if level else 0.3
+        r, g, b = r + mirror * (e0 - r * covered), g + mirror * (e1 - g * covered), b + mirror * (e2 - b * covered)
         toward = mx * air.sun[0] + my * air.sun[1] + mz * air.sun[2]
         if toward > 0.97 and sun > 0.0 and (material in (GLASS, GLOSS)):
             spark = (toward - 0.97) / 0.03
             spark *= spark * (1.6 if material == GLOSS else 2.6)
-            for k in range(3):
-                out[k] += spark * air.sun_light[k]
-    for k in range(3):
-        out[k] = out[k] * clear + air.horizon[k] * (1.0 - clear)
+            r, g, b = r + spark * air.sun_light[0], g + spark * air.sun_light[1], b + spark * air.sun_light[2]
+    haze = 1.0 - clear
+    return r * clear + air.horizon[0] * haze, g * clear + air.horizon[1] * haze, b * clear + air.horizon[2] * haze
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**_KERNEL)
 def shade(
     image: Floats, ids: NDArray[np.int32], lookup: NDArray[np.int32], rays: Floats, planes: Array,
     mesh: Mesh, view: View, pixel_rad: float, air: Air, maps: GroundMaps, noise: Floats,
@@ -537,37 +545,33 @@ def shade(
         pixel_rad: Angle between neighbouring pixels at the middle of the image.
     """
     flat = ids.reshape(-1)
-    out = np.empty(3)
-    seen = np.empty(4, dtype=np.int64)
-    weight = np.empty(4)
     rows, columns = image.shape[0], image.shape[1]
     for v in range(rows):
         for u in range(columns):
-            shapes = 0
+            r, g, b = 0.0, 0.0, 0.0
             for k in range(4):
                 p = flat[lookup[v, u, k]]
-                for j in range(shapes):
-                    if seen[j] == p:
-                        weight[j] += 0.25
-                        break
-                else:
-                    seen[shapes] = p
-                    weight[shapes] = 0.25
-                    shapes += 1
-            r, g, b = 0.0, 0.0, 0.0
-            for j in range(shapes):
-                _light_of(
-                    seen[j], rays[v, u, 0], rays[v, u, 1], mesh, planes, view.rotation, view.origin, pixel_rad, air,
-                    maps, noise, out,
+                weight, seen = 0.0, False
+                for j in range(4):
+                    if flat[lookup[v, u, j]] == p:
+                        seen |= j < k
+                        weight += 0.25
+                if seen:
+                    continue
+                red, green, blue = _light_of(
+                    p, rays[v, u, 0], rays[v, u, 1], mesh, planes, view.rotation, view.origin, pixel_rad, air, maps,
+                    noise,
                 )  # fmt: skip
                 # Clipped before the mean: one glint would otherwise outshine the whole pixel.
-                r += weight[j] * min(3.0, out[0] * air.gain)
-                g += weight[j] * min(3.0, out[1] * air.gain)
-                b += weight[j] * min(3.0, out[2] * air.gain)
+                r += weight * min(3.0, red * air.gain)
+                g += weight * min(3.0, green * air.gain)
+                b += weight * min(3.0, blue * air.gain)
+                if weight == 1.0:
+                    break
             image[v, u, 0], image[v, u, 1], image[v, u, 2] = r, g, b
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(**_KERNEL)
 def _hidden(ids: NDArray[np.int32], p: int, dx: float, dy: float, dz: float, view: View) -> bool:
     """Whether a shape whose middle lies in the view is covered there by another."""
     rotation = view.rotation
@@ -585,7 +589,7 @@ def _hidden(ids: NDArray[np.int32], p: int, dx: float, dy: float, dz: float, vie
     return True
 
 
-@numba.njit(cache=True, error_model="numpy", nogil=True)
+@numba.njit(**_KERNEL)
 def reflect_lamps(
     image: Floats, ids: NDArray[np.int32], lookup: NDArray[np.int32], mesh: Mesh, view: View, intrinsic: Array,
     distortion: Array, wet: float,
