@@ -77,7 +77,8 @@ def load_point_cloud(path: Path) -> NDArray[np.float32]:
         for column, name in enumerate(POINT_FIELDS):
             if name in (element.names or ()):
                 points[:, column] = stored[name]
-    return points[np.isfinite(points[:, :3]).all(axis=1)]
+    x, y, z = points[:, :3].T
+    return points[np.isfinite(x) & np.isfinite(y) & np.isfinite(z)]
 
 
 def write_point_cloud(path: Path, points: NDArray[np.float32]) -> None:

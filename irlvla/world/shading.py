@@ -44,8 +44,8 @@ HOUSE, SHOP, OFFICE, BLIND = range(4)
 _KERNEL: dict[str, Any] = {"cache": True, "error_model": "numpy", "nogil": True, "_nrt": False}
 """How numba compiles what runs for every pixel.
 
-Without numba's own memory management it can allocate nothing, but need not count references to the arrays of mesh, air
-and maps wherever one is read: that took more than half of the time, and threads got in each other's way over the counts.
+Without numba's memory management (`_nrt`) it can allocate nothing, but need not count references to the arrays of mesh,
+air and maps wherever one is read: that took more than half of the time, and threads shared the counts.
 """
 
 

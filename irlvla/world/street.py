@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import shapely
@@ -87,6 +88,21 @@ class SignalHead:
     arrow: str
     """"l" or "r" where its lenses are arrows, else empty."""
     scale: float
+
+    @cached_property
+    def lenses(self) -> tuple[Array, ...]:
+        """Outlines [N, 3] of its three lamps, the top one first."""
+        left = np.array([-self.along[1], self.along[0]])
+        radius = _LENS_M * self.scale
+        outline = _DISC if not self.arrow else _ARROW * [1.0 if self.arrow == "l" else -1.0, 1.0]
+        size = radius if not self.arrow else 1.15 * radius
+        lenses = []
+        for lamp in range(3):
+            points = np.empty((len(outline), 3))
+            points[:, :2] = self.at[:2] - 0.03 * self.along + size * outline[:, :1] * left
+            points[:, 2] = self.at[2] + (1 - lamp) * _HOUSING_M[1] * self.scale / 3 + size * outline[:, 1]
+            lenses.append(points)
+        return tuple(lenses)
 
 
 @dataclass(frozen=True)
@@ -769,15 +785,7 @@ def add_signals(
         for head in signals.get(fid, ()):
             letter = next((letters[link] for link in head.links if link in letters), "O")
             lit = _LIT_BY.get(letter, ())
-            left = np.array([-head.along[1], head.along[0]])
-            radius = _LENS_M * head.scale
-            for lamp in range(3):
-                z = head.at[2] + (1 - lamp) * _HOUSING_M[1] * head.scale / 3
-                outline = _DISC if not head.arrow else _ARROW * [1.0 if head.arrow == "l" else -1.0, 1.0]
-                size = radius if not head.arrow else 1.15 * radius
+            for lamp, lens in enumerate(head.lenses):
                 on = lamp in lit
-                points = np.empty((len(outline), 3))
-                points[:, :2] = head.at[:2] - 0.03 * head.along + size * outline[:, :1] * left
-                points[:, 2] = z + size * outline[:, 1]
-                build.face(points, _LIT[lamp] if on else _UNLIT[lamp], GLOW if on else MATT, detail=(1.5,),
+                build.face(lens, _LIT[lamp] if on else _UNLIT[lamp], GLOW if on else MATT, detail=(1.5,),
                            reach_m=150.0 if on else 60.0)  # fmt: skip
