@@ -80,8 +80,9 @@ class GroundLight:
         if (i, j) not in self._tiles:
             cells = round(TILE_M / CELL_M)
             tile = np.full((cells, cells), NOTHING, dtype=np.float32)
-            off = np.abs(self._shadow_middle - [(i + 0.5) * TILE_M, (j + 0.5) * TILE_M]).max(axis=1)
-            chosen = np.flatnonzero(off < self._shadow_reach + TILE_M * 0.75)
+            off_x, off_y = np.abs(self._shadow_middle - [(i + 0.5) * TILE_M, (j + 0.5) * TILE_M]).T
+            reach = self._shadow_reach + TILE_M * 0.75
+            chosen = np.flatnonzero((off_x < reach) & (off_y < reach))
             chosen = chosen[chosen >= self._street.flat]
             _cast(tile, i * TILE_M, j * TILE_M, self._street, chosen, self._air.sun, self._noise)
             self._tiles[i, j] = tile
