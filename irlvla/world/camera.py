@@ -121,15 +121,14 @@ class Film:
         """Stored image [H, W, 3] of exposed light [H, W, 3]."""
         height, width = light.shape[:2]
         if self._bloom > 0:
-            bright = light - 0.85
-            np.maximum(bright, 0.0, out=bright)
-            bright = cv2.resize(bright, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
+            over = light - 0.85
+            np.maximum(over, 0.0, out=over)
+            bright = cv2.resize(over, (width // 4, height // 4), interpolation=cv2.INTER_AREA)
             wide = max(1.0, width / 160)
             halo = cv2.GaussianBlur(bright, (0, 0), 0.7) + 0.35 * cv2.GaussianBlur(bright, (0, 0), 2.2 * wide)
-            glow = cv2.resize(halo, (width, height), interpolation=cv2.INTER_LINEAR)
+            glow: Floats = np.asarray(cv2.resize(halo, (width, height), interpolation=cv2.INTER_LINEAR))
             glow *= self._bloom
-            glow += light
-            light = glow
+            light = np.add(light, glow, out=glow)
         if self._rain > 0:
             drops = rng.random((int(self._rain * width * 0.45), 4))
             _draw_rain(light, drops, rng.uniform(-0.12, 0.12), self._rain, float(np.median(light)) + 0.12)

@@ -132,7 +132,7 @@ class SensorSuite:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_point_cloud(path, self.sweep(frame, look, rng))
 
-        tasks = [partial(write_image, name) for name in self._preset.cameras]
+        tasks: list[Callable[[], None]] = [partial(write_image, name) for name in self._preset.cameras]
         if lidar and self._preset.lidar:
             # First, because it takes longest.
             tasks.insert(0, write_sweep)
