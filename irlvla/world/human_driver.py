@@ -202,6 +202,9 @@ def human_vehicle_types(rng: np.random.Generator, ego_prefix: str) -> list[tuple
             "lcKeepRight": rng.uniform(0.0, 0.2),
             "lcAssertive": rng.uniform(0.8, 1.3),
             "latAlignment": "center",
+            # With SUMO's own values drivers who have made way for something drive on astride two lanes.
+            "minGapLat": 0.3,
+            "lcSublane": 3.0,
             "maxSpeedLat": rng.uniform(0.9, 1.4),
             # A wheeled vehicle moves aside only as far as it moves ahead.
             "lcMaxSpeedLatStanding": 0.0,
