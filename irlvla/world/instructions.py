@@ -442,7 +442,7 @@ def _pull_over(here: _Situation, kind: str) -> _Drive | str:
     right_m = max(0.0, float(outline.distance(middle)) - EGO_WIDTH_M / 2 - 0.2)
     way = shifted(here.own_way(here.place), right_m, room_m)
     pace = Pace(max(here.speed_mps, 3.0), stop_at_m=room_m, braking_mps2=braking)
-    return _checked("Slow down and stop at the right edge of the road.", way, pace, 0.75 * (room_m - EGO_FRONT_M))
+    return _checked("Slow down and stop at the right edge of the road.", way, pace, 0.85 * (room_m - EGO_FRONT_M))
 
 
 def _checked(says: str, way: Way, pace: Pace, over_m: float = 0.0) -> _Drive | str:
