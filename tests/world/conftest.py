@@ -26,7 +26,7 @@ def human_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         test_logs=7, frames_per_log=22, simulated_s=50.0, network_span_m=500.0, traffic_density=7.0,
         road_works_per_km=2.5, standing_vehicles_per_km=2.0, bus_stops_per_km=1.0,
     )  # fmt: skip
-    build_world(preset, root, seed=9, workers=2)
+    build_world(preset, root, seed=5, workers=2)
     return root
 
 
