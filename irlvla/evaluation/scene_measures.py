@@ -15,13 +15,7 @@ from numpy.typing import NDArray
 from irlvla.data.language import meta_action
 from irlvla.data.maps import CityMap
 from irlvla.data.scenes import human_plan
-from irlvla.geometry import (
-    EGO_FRONT_M,
-    EGO_WIDTH_M,
-    box_corners,
-    world_to_ego,
-    wrap_angle,
-)
+from irlvla.geometry import EGO_FRONT_M, EGO_WIDTH_M, box_corners, world_to_ego, wrap_angle
 from irlvla.simulation.observation import boxes_in_world
 from irlvla.types import COMMANDS, OBJECT_TYPES, PLAN_POSES, Array, Scene
 

@@ -9,13 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 from shapely.geometry.base import BaseGeometry
 
 from irlvla.data.faults import HumanFault, write_faults
-from irlvla.geometry import (
-    EGO_FRONT_M,
-    box_corners,
-    ego_boxes,
-    world_to_ego,
-    wrap_angle,
-)
+from irlvla.geometry import EGO_FRONT_M, box_corners, ego_boxes, world_to_ego, wrap_angle
 from irlvla.types import PLAN_POSES
 from irlvla.world.city import City, Lane
 from irlvla.world.drives import FRAME_STEPS, LATE_YELLOW_S, Drive, TrafficIndex, is_red, yellow_s
